@@ -1,0 +1,51 @@
+# `make` lists what there is to do. Everything runs from .venv, which is made on first use.
+
+PYTHON ?= python3
+PORT ?= 5000
+BIN := .venv/bin
+INSTALLED := .venv/installed
+# The environment has to be in force for what DVC starts, whether or not a person has activated it.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1 \t/' | expand -t 14
+
+install: $(INSTALLED) ## create .venv and install everything, pinned by constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), expected Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing about 2 GB of packages, mostly PyTorch: two minutes on a fast line"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the experiment "demo", then show the result
+	@dvc exp remove --quiet demo 2>/dev/null || true
+	dvc exp run --temp --name demo --set-param data.dataset=shapes10
+	@python -m pipeline show demo
+	@echo
+	@echo "That was the built-in dataset. Next:"
+	@echo "  source .venv/bin/activate                              use the environment in this shell"
+	@echo "  make ui                                                look at the run in MLflow"
+	@echo "  dvc repro                                              the same on CIFAR-10 (downloads 170 MB)"
+	@echo "  dvc exp run -S model.cnn.activation=tanh               change a parameter, keep both results"
+	@echo "  dvc exp show --only-changed                            compare"
+
+test: $(INSTALLED) ## run the tests: no network, no GPU needed
+	python -m pytest
+
+lint: $(INSTALLED) ## check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+ui: $(INSTALLED) ## serve the MLflow UI on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
+	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
+
+lock: $(INSTALLED) ## pin every package as it is installed now in constraints.txt
+	python -m pip freeze --exclude-editable > constraints.txt
+	@touch $(INSTALLED)
+
+.PHONY: help install demo test lint ui lock

@@ -1,0 +1,5 @@
+"""Makes `python -m pipeline` work."""
+
+from pipeline.cli import main
+
+main()

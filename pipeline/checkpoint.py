@@ -1,0 +1,154 @@
+"""Weights and training state on disk as safetensors: whole or absent, and nothing in them can run code.
+
+A model is two files: `weights.safetensors` and `model.json`, which says how to build the network they belong to.
+A training state is one file, replaced as a whole after every epoch.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from pipeline import files, models
+from pipeline.dataset import Metadata
+from pipeline.errors import CheckpointError
+from pipeline.params import ModelParams, Section, architecture, parse_architecture
+
+WEIGHTS, SIDECAR, STATE = "weights.safetensors", "model.json", "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model read back: the network with its weights, on the CPU, in evaluation mode, and its sidecar."""
+
+    arch: str
+    params: Section
+    model: nn.Module
+    metadata: Metadata
+    weights_sha256: str
+
+
+def save_model(folder: Path, model: nn.Module, params: ModelParams, metadata: Metadata) -> None:
+    """Write a network's weights and everything needed to build it again without the project's params.yaml."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with files.atomic(folder / WEIGHTS) as temporary:
+        safetensors.torch.save_file(tensors, temporary)
+    sidecar = {
+        "arch": params.arch,
+        "params": architecture(params).model_dump(mode="json"),
+        "dataset": vars(metadata),
+        "weights_sha256": files.sha256(folder / WEIGHTS),
+    }
+    files.write_json(folder / SIDECAR, sidecar)
+
+
+def load_model(folder: Path) -> Saved:
+    """Build the network of a folder written by `save_model` and load its weights.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the weights are not those the sidecar was written for.
+    """
+    try:
+        sidecar = files.read_json(folder / SIDECAR)
+        arch, expected = sidecar["arch"], sidecar["weights_sha256"]
+        params, metadata = parse_architecture(arch, sidecar["params"]), Metadata.parse(sidecar["dataset"])
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder / SIDECAR}: no such file; run dvc repro train") from None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{folder / SIDECAR}: not a model's description ({reason}); run dvc repro train"
+        ) from None
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"{weights}: no such file; run dvc repro train")
+    found = files.sha256(weights)
+    if found != expected:
+        raise CheckpointError(f"{weights}: expected SHA-256 {expected}, found {found}; run dvc checkout {folder}")
+    model = models.build(arch, params, mean=metadata.mean, std=metadata.std, classes=len(metadata.classes))
+    model.load_state_dict(safetensors.torch.load_file(weights))
+    return Saved(arch, params, model.eval(), metadata, expected)
+
+
+def fingerprint(settings: Mapping[str, Any], data: str, root: Path) -> str:
+    """Return a SHA-256 of all that decides a training's result: settings, data and the code now loaded.
+
+    Args:
+        settings: parameters and environment (device, precision, threads, library versions), JSON-able.
+        data: hash of the training data.
+        root: the repository; every loaded module below it counts as code.
+    """
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    code = [Path(file) for file in loaded if file and Path(file).is_relative_to(root)]
+    own = [path for path in code if "site-packages" not in path.parts]
+    parts = [json.dumps(settings, sort_keys=True), data, files.sha256_all(own, root=root)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class TrainingState:
+    """What a killed training needs to go on: one file in a folder of its own, named by the fingerprint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / STATE
+
+    def save(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, progress: Any) -> None:
+        """Replace the saved state atomically.
+
+        Args:
+            modules: e.g. the model and its moving average, by name.
+            progress: JSON-able: epochs done, history, seconds spent.
+        """
+        tensors = {
+            f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()
+        }
+        for index, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if value is not None:
+                    tensors[f"optimizer/{index}/{key}"] = value
+        tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        with files.atomic(self.path) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata={"progress": json.dumps(progress)})
+
+    def restore(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> Any:
+        """Load a saved state into modules and optimiser and return its progress; None if there is nothing saved.
+
+        Raises:
+            CheckpointError: the file is damaged or does not fit.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safetensors.safe_open(self.path, framework="pt") as file:
+                progress = json.loads(file.metadata()["progress"])
+                tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            for name, module in modules.items():
+                module.load_state_dict(_below(tensors, name))
+            saved: dict[int, dict[str, Tensor]] = {}
+            for key, value in _below(tensors, "optimizer").items():
+                index, field = key.split("/", 1)
+                saved.setdefault(int(index), {})[field] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": saved})
+        except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{self.path}: not a training state that fits ({reason}); delete this file"
+            ) from None
+        return progress
+
+    def remove(self) -> None:
+        """Delete the state and its folder: the training is finished."""
+        self.path.unlink(missing_ok=True)
+        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+            self.path.parent.rmdir()
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{prefix}/"): value for key, value in tensors.items() if key.startswith(f"{prefix}/")}

@@ -1,0 +1,118 @@
+"""What a trained network does on images it has never seen: predictions, metrics with intervals, calibration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.stats
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional import classification
+
+from pipeline import device
+from pipeline.dataset import Split
+from pipeline.loader import batches
+
+Probs = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often predictions of a given confidence are right; one entry for each of B bins of equal width.
+
+    Attributes:
+        edges: (B + 1,) from 0 to 1.
+        counts: (B,) predictions whose confidence (largest probability) falls into the bin.
+        confidence: (B,) their mean confidence; 0 where the bin is empty.
+        accuracy: (B,) the share of them that is right; 0 where the bin is empty.
+    """
+
+    edges: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, split: Split, *, batch_size: int, place: torch.device, tta: str = "none") -> Probs:
+    """Return (N, classes) float32 probabilities for all images of a split, in their order, computed in float32.
+
+    Args:
+        tta: "flip" averages the probabilities of each image and its mirror image; "none" does not.
+    """
+    device.prepare(place, deterministic=True)
+    model = model.to(place).eval()
+    out = []
+    for images, _ in batches(split, batch_size=batch_size, device=place):
+        probs = model(images).softmax(1)
+        if tta == "flip":
+            probs = (probs + model(images.flip(3)).softmax(1)) / 2
+        out.append(probs.cpu())
+    return torch.cat(out).numpy()
+
+
+def accuracy(probs: Probs, labels: npt.NDArray[np.uint8]) -> float:
+    """Return the share of images whose largest probability is that of their class."""
+    return float((probs.argmax(1) == labels).mean())
+
+
+def metrics(probs: Probs, labels: npt.NDArray[np.uint8], classes: tuple[str, ...], *, bins: int) -> dict[str, Any]:
+    """Return the metrics of one set of predictions under the names they have everywhere, e.g. "test/accuracy".
+
+    Shares are fractions of 1. The interval of the accuracy is Wilson's, at 95 % confidence. The loss is the mean
+    cross-entropy in nats; the calibration error is the expected one (Naeini et al. 2015) over `bins` bins.
+    """
+    predicted, target = torch.from_numpy(probs), torch.from_numpy(labels).long()
+    count, number = len(labels), len(classes)
+    correct = int((probs.argmax(1) == labels).sum())
+    interval = scipy.stats.binomtest(correct, count).proportion_ci(0.95, method="wilson")
+    top2 = np.argsort(-probs, axis=1, kind="stable")[:, :2]
+    ece = classification.multiclass_calibration_error(predicted, target, num_classes=number, n_bins=bins)
+    result: dict[str, Any] = {
+        "test/images": count,
+        "test/accuracy": correct / count,
+        "test/accuracy_low": interval.low,
+        "test/accuracy_high": interval.high,
+        "test/accuracy_top2": float((top2 == labels[:, None]).any(1).mean()),
+        "test/loss": float(-np.log(np.maximum(probs[np.arange(count), labels], 1e-38, dtype=np.float64)).mean()),
+        "test/f1_macro": float(classification.multiclass_f1_score(predicted, target, number, average="macro")),
+        "test/calibration_error": float(ece),
+    }
+    for name in ("precision", "recall", "f1_score"):
+        score = getattr(classification, f"multiclass_{name}")(predicted, target, number, average="none")
+        for label, value in zip(classes, score.tolist(), strict=True):
+            result[f"test/{name.removesuffix('_score')}/{label}"] = value
+    return result
+
+
+def confusion(probs: Probs, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return (classes, classes) counts: row the true class, column the predicted one."""
+    classes = probs.shape[1]
+    matrix: Tensor = classification.multiclass_confusion_matrix(
+        torch.from_numpy(probs), torch.from_numpy(labels).long(), classes
+    )
+    return matrix.numpy().astype(np.int64)
+
+
+def reliability(probs: Probs, labels: npt.NDArray[np.uint8], *, bins: int) -> Reliability:
+    """Group predictions by confidence into `bins` bins, lower edge excluded, as the calibration error does."""
+    edges = np.linspace(0, 1, bins + 1)
+    confidence = probs.max(1).astype(np.float64)
+    index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    divisor = np.maximum(counts, 1)
+    return Reliability(
+        edges,
+        counts,
+        np.bincount(index, confidence, minlength=bins) / divisor,
+        np.bincount(index, probs.argmax(1) == labels, minlength=bins) / divisor,
+    )
+
+
+def table(probs: Probs, labels: npt.NDArray[np.uint8], classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return one row an image: its index in the test set, true and predicted class by name, and all probabilities."""
+    names = np.array(classes)
+    columns = {"index": np.arange(len(labels)), "label": names[labels], "predicted": names[probs.argmax(1)]}
+    return pd.DataFrame(columns | {name: probs[:, i] for i, name in enumerate(classes)})

@@ -1,0 +1,162 @@
+"""Every picture, in one style: colours that colour-blind readers can tell apart, titles that say what is seen."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline import files
+
+if TYPE_CHECKING:
+    from pipeline.evaluation import Reliability
+
+# Okabe & Ito's palette: distinct for all common kinds of colour vision, and by lightness in print.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "savefig.dpi": 120,
+}
+
+
+def training_curves(path: Path, history: pd.DataFrame) -> None:
+    """Draw loss and accuracy of train and val, and the learning rate, over the epochs of a history.csv."""
+    with _figure(path, (10, 3.2)) as figure:
+        loss, accuracy, rate = figure.subplots(1, 3)
+        for axes, name, title in ((loss, "loss", "Loss (cross-entropy, nats)"), (accuracy, "accuracy", "Accuracy")):
+            for split, colour, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
+                axes.plot(history["epoch"], history[f"{split}/{name}"], color=colour, marker=marker, ms=3, label=split)
+            axes.set(title=title)
+            axes.legend()
+        rate.plot(history["epoch"], history["lr"], color=GREY, marker="o", ms=3)
+        rate.set(title="Learning rate at the epoch's end", ylim=(0, None))
+        for axes in (loss, accuracy, rate):
+            axes.set(xlabel="epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        last = history.iloc[-1]
+        figure.suptitle(
+            f"Training over {len(history)} epochs: val accuracy {last['val/accuracy']:.1%} at the end. "
+            "(Train is measured on augmented images, its loss with label smoothing.)",
+            x=0.01,
+            ha="left",
+            fontsize=10,
+        )
+
+
+def confusion_matrix(path: Path, matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
+    """Draw which classes are taken for which; (C, C) counts, row the true class."""
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    with _figure(path, (6.4, 5.8)) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(*matrix.shape):
+            if matrix[row, column]:
+                colour = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.set_title(f"Which classes are mistaken for which: {np.trace(matrix) / matrix.sum():.1%} are right")
+        axes.grid(visible=False)
+        figure.colorbar(image, label="share of the true class", shrink=0.8)
+
+
+def reliability_diagram(path: Path, bins: "Reliability", error: float) -> None:
+    """Draw how often predictions of a given confidence are right, and how many there are of each."""
+    width = np.diff(bins.edges)
+    centres = bins.edges[:-1] + width / 2
+    filled = bins.counts > 0
+    with _figure(path, (4.8, 5)) as figure:
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        top.plot((0, 1), (0, 1), color=GREY, ls="--", lw=1, label="perfectly calibrated")
+        top.bar(centres[filled], bins.accuracy[filled], width[filled] * 0.92, color=BLUE, label="share that is right")
+        top.plot(bins.confidence[filled], bins.accuracy[filled], "s", color=ORANGE, ms=4, label="at mean confidence")
+        top.set(ylabel="accuracy", ylim=(0, 1))
+        top.set_title(f"Is 80 % confidence right 80 % of the time?\nexpected calibration error {error:.3f}")
+        top.legend(loc="upper left")
+        bottom.bar(centres, bins.counts, width * 0.92, color=GREY)
+        bottom.set(xlabel="confidence (largest probability)", ylabel="images", xlim=(0, 1))
+
+
+def mistakes(
+    path: Path,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    probs: npt.NDArray[np.float32],
+    classes: Sequence[str],
+) -> None:
+    """Draw the up to 32 wrong predictions of which the network was surest.
+
+    Args:
+        images: (N, H, W, 3) uint8; labels: (N,) uint8; probs: (N, C).
+    """
+    predicted = probs.argmax(1)
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-probs[wrong, predicted[wrong]], kind="stable")][:32]
+    with _figure(path, (9, 6.4)) as figure:
+        panels = figure.subplots(4, 8)
+        for axes, index in zip(panels.flat, worst, strict=False):
+            axes.imshow(images[index], interpolation="nearest")
+            text = f"{classes[predicted[index]]} {probs[index, predicted[index]]:.0%}\nis {classes[labels[index]]}"
+            axes.set_title(text, fontsize=7, loc="center")
+        for axes in panels.flat:
+            axes.axis("off")
+        figure.suptitle(
+            f"The {len(worst)} most confident of {len(wrong)} mistakes on {len(labels)} test images: "
+            "what the network says, what it is",
+            x=0.01,
+            ha="left",
+            fontsize=10,
+        )
+
+
+def augmentations(
+    path: Path, originals: npt.NDArray[np.uint8], epochs: npt.NDArray[np.uint8], names: Sequence[str], *, seed: int
+) -> None:
+    """Draw images as they are on disk and as training is fed them in its first epochs.
+
+    Args:
+        originals: (R, H, W, 3) uint8.
+        epochs: (R, E, H, W, 3) uint8, the same images in epochs 1..E.
+        names: the class of each row.
+        seed: of the training that is shown.
+    """
+    rows, columns = epochs.shape[:2]
+    with _figure(path, (columns + 1.6, rows * 1.02 + 0.7)) as figure:
+        panels = figure.subplots(rows, columns + 1, gridspec_kw={"hspace": 0.06, "wspace": 0.06})
+        for row in range(rows):
+            for column, image in enumerate((originals[row], *epochs[row])):
+                axes: Axes = panels[row, column]
+                axes.imshow(image, interpolation="nearest")
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.spines[:].set_visible(column == 0)
+                if row == 0:
+                    axes.set_title("on disk" if column == 0 else f"epoch {column}", loc="center", fontsize=8)
+            panels[row, 0].set_ylabel(names[row], rotation=0, ha="right", va="center", fontsize=8)
+        figure.suptitle(f"What training is fed (train.seed {seed})", x=0.01, ha="left", fontsize=10)
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """Yield a figure to draw on and write it as a PNG that is the same, byte for byte, for the same content."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure
+        with files.atomic(path) as temporary:
+            figure.savefig(temporary, format="png", metadata={"Software": None})

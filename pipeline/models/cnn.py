@@ -1,0 +1,58 @@
+"""The classic convolutional network: blocks of convolutions with pooling, then fully connected layers."""
+
+from torch import Tensor, nn
+
+from pipeline.models.layers import ACTIVATIONS, IMAGE_SIDE, Normalize, fully_connected, initialize
+from pipeline.params import CnnParams
+
+POOLINGS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+
+
+class Cnn(nn.Module):
+    """Blocks of [convolution, norm, activation] x convs_per_block, pooling, dropout; then the classifier.
+
+    After LeCun et al. 1998 (convolution, pooling, fully connected layers) and Simonyan & Zisserman 2015
+    (https://arxiv.org/abs/1409.1556: stacks of small filters), with batch normalisation (Ioffe & Szegedy 2015).
+    """
+
+    def __init__(self, params: CnnParams, mean: Tensor, std: Tensor, classes: int) -> None:
+        super().__init__()
+        self.normalize = Normalize(mean, std)
+        widths = (3, *params.widths)
+        self.blocks = nn.Sequential(*(block(params, a, b) for a, b in zip(widths, params.widths, strict=False)))
+        side = IMAGE_SIDE if params.pooling == "none" else IMAGE_SIDE >> len(params.widths)
+        self.classifier = fully_connected(
+            widths[-1] * side * side,
+            params.hidden,
+            classes,
+            activation=params.activation,
+            norm=params.norm,
+            dropout=params.dropout,
+        )
+        initialize(self, params.init)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.normalize(images)
+        x = self.blocks(x)
+        logits: Tensor = self.classifier(x.flatten(1))
+        return logits
+
+
+def block(params: CnnParams, inputs: int, outputs: int) -> nn.Sequential:
+    """Return one block; it halves the side of its (N, inputs, H, W) input unless pooling is "none"."""
+    layers: list[nn.Module] = []
+    for number in range(1, params.convs_per_block + 1):
+        stride = 2 if params.pooling == "stride" and number == params.convs_per_block else 1
+        # A bias before batch norm would be subtracted again at once.
+        layers.append(
+            nn.Conv2d(inputs, outputs, params.kernel_size, stride, params.kernel_size // 2, bias=params.norm == "none")
+        )
+        if params.norm == "batch":
+            layers.append(nn.BatchNorm2d(outputs))
+        layers.append(ACTIVATIONS[params.activation]())
+        inputs = outputs
+    if params.pooling in POOLINGS:
+        layers.append(POOLINGS[params.pooling](2))
+    if params.dropout:
+        layers.append(nn.Dropout(params.dropout))
+    return nn.Sequential(*layers)

@@ -1,0 +1,61 @@
+"""What every stage does around its work: arguments, errors as one line, the clock."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import files
+from pipeline.errors import PipelineError
+
+PathOption = Annotated[Path, typer.Option()]
+
+
+def run(main: Callable[..., None]) -> None:
+    """Call a stage's main with paths from the command line."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    guard(app)
+
+
+def guard(app: Callable[[], Any]) -> None:
+    """Call a command; what a user can cause ends in one line for each mistake on stderr and exit code 1."""
+    try:
+        app()
+    except PipelineError as error:
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}"
+    else:
+        return
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)
+
+
+def root() -> Path:
+    """Return the user's repository, which in `dvc exp run --temp` is not the folder a stage runs in."""
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+@contextmanager
+def clock(name: str, path: Path) -> Iterator[dict[str, Any]]:
+    """Measure a stage and write what a clock or a meter says to a JSON file that no other stage depends on.
+
+    Args:
+        name: of the stage; "NAME/seconds" is measured here.
+
+    Yields:
+        A dict for further measurements.
+    """
+    measured: dict[str, Any] = {}
+    started = time.perf_counter()
+    yield measured
+    files.write_json(path, {f"{name}/seconds": round(time.perf_counter() - started, 3), **measured})

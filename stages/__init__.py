@@ -1,0 +1,42 @@
+"""One verb a file; `dvc.yaml` starts each as `python3 -m stages.VERB` from the repository's root.
+
+Importing this package makes sure of two things that a bare `python3` does not: that the interpreter is the
+project's, also when DVC was started as `.venv/bin/dvc` without activating the environment, and that the code is
+that of the workspace DVC started the stage in. It needs nothing but the standard library of any Python 3.
+"""
+
+import importlib.util
+import os
+import sys
+
+_NEEDED = ("pydantic", "torch", "typer")
+
+
+def _use_project_environment() -> None:
+    root = os.environ.get("DVC_ROOT", os.getcwd())
+    project_python = os.path.join(root, ".venv", "bin", "python")
+    in_environment = sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ
+    complete = all(importlib.util.find_spec(name) for name in _NEEDED)
+    if complete and (in_environment or not os.path.exists(project_python)):
+        return
+    already_there = os.path.realpath(sys.prefix) == os.path.realpath(os.path.join(root, ".venv"))
+    if os.path.exists(project_python) and not already_there:
+        os.execv(project_python, [project_python, *getattr(sys, "orig_argv", ["python3", *sys.argv])[1:]])
+    sys.exit(
+        "error: %s lacks the packages the stages need (%s); run 'make install', then 'source .venv/bin/activate'"
+        % (sys.executable, ", ".join(name for name in _NEEDED if not importlib.util.find_spec(name)))
+    )
+
+
+def _check_workspace() -> None:
+    here = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    if os.path.realpath(os.getcwd()) != here:
+        sys.exit(
+            "error: this workspace is %s, but Python would run the stages of %s; "
+            "start them with 'python3 -m' from the repository's root, with PYTHONSAFEPATH unset" % (os.getcwd(), here)
+        )
+
+
+if sys.argv[0] == "-m":  # being started by `python3 -m stages.VERB`, not imported by a test
+    _use_project_environment()
+    _check_workspace()

@@ -1,0 +1,33 @@
+"""Bring the dataset's archive here: CIFAR-10 from its mirrors, another archive, or the generated shapes10."""
+
+from rich.progress import Progress
+
+from pipeline import cifar10, files, shapes10, stage
+from pipeline.params import load
+
+
+def main(params: stage.PathOption, out: stage.PathOption, runtime: stage.PathOption) -> None:
+    data = load(params).data
+    with stage.clock("download", runtime):
+        if data.dataset == "shapes10":
+            made = data.shapes10
+            with Progress(transient=True) as bar, files.atomic(out) as temporary:
+                task = bar.add_task("generating shapes10", total=made.train_images + made.test_images)
+                shapes10.write_archive(
+                    temporary,
+                    train_images=made.train_images,
+                    test_images=made.test_images,
+                    noise=made.noise,
+                    seed=made.seed,
+                    progress=lambda images: bar.advance(task, images),
+                )
+        elif data.archive is None or data.sha256 is None:
+            cifar10.fetch(data.cifar10.urls, cifar10.OFFICIAL_SHA256, out)
+        else:
+            local = not cifar10.is_url(data.archive)
+            cifar10.fetch([str(stage.root() / data.archive) if local else data.archive], data.sha256, out)
+    print(f"{out}: {data.dataset}, {out.stat().st_size:,} bytes, SHA-256 {files.sha256(out)}")
+
+
+if __name__ == "__main__":
+    stage.run(main)

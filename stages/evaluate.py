@@ -1,0 +1,49 @@
+"""Judge the trained network on the test set, which nothing before this stage has looked at."""
+
+import pandas as pd
+
+from pipeline import checkpoint, dataset, device, evaluation, figures, files, stage
+from pipeline.params import load
+
+
+def main(
+    params: stage.PathOption,
+    data: stage.PathOption,
+    model: stage.PathOption,
+    history: stage.PathOption,
+    predictions: stage.PathOption,
+    metrics: stage.PathOption,
+    figures_dir: stage.PathOption,
+    runtime: stage.PathOption,
+) -> None:
+    settings = load(params)
+    options = settings.evaluate
+    with stage.clock("evaluate", runtime) as measured:
+        test = dataset.load(data, "test")["test"]
+        saved = checkpoint.load_model(model)
+        classes = saved.metadata.classes
+        place = device.choose(settings.train.device)
+        print(f"evaluating {saved.arch} on {len(test):,} test images of {saved.metadata.name} ({place})", flush=True)
+        probs = evaluation.predict(saved.model, test, batch_size=options.batch_size, place=place)
+        result = evaluation.metrics(probs, test.labels, classes, bins=options.calibration_bins)
+        if options.tta != "none":
+            views = evaluation.predict(saved.model, test, batch_size=options.batch_size, place=place, tta=options.tta)
+            result["test/accuracy_tta"] = evaluation.accuracy(views, test.labels)
+        files.write_json(metrics, {"test/data": saved.metadata.name, **result})
+        with files.atomic(predictions) as temporary:
+            evaluation.table(probs, test.labels, classes).to_csv(
+                temporary, index=False, float_format="%.6g", lineterminator="\n"
+            )
+        figures.training_curves(figures_dir / "training.png", pd.read_csv(history))
+        figures.confusion_matrix(figures_dir / "confusion.png", evaluation.confusion(probs, test.labels), classes)
+        bins = evaluation.reliability(probs, test.labels, bins=options.calibration_bins)
+        figures.reliability_diagram(figures_dir / "reliability.png", bins, result["test/calibration_error"])
+        figures.mistakes(figures_dir / "mistakes.png", test.images, test.labels, probs, classes)
+        measured["evaluate/device"] = place.type
+        measured["evaluate/peak_memory_mib"] = round(device.peak_memory_mib(place), 1)
+    low, high = result["test/accuracy_low"], result["test/accuracy_high"]
+    print(f"test accuracy {result['test/accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,61 @@
+"""Read the archive, carve the validation split from the training set, take exact statistics, preview augmentation."""
+
+import numpy as np
+import torch
+
+from pipeline import cifar10, dataset, figures, files, loader, stage
+from pipeline.errors import DatasetError
+from pipeline.params import load
+
+PREVIEW_SEED, PREVIEW_EPOCHS = 0, 8
+
+
+def main(
+    params: stage.PathOption,
+    archive: stage.PathOption,
+    out: stage.PathOption,
+    preview: stage.PathOption,
+    metrics: stage.PathOption,
+    runtime: stage.PathOption,
+) -> None:
+    settings = load(params)
+    with stage.clock("preprocess", runtime):
+        print(f"reading {archive}", flush=True)
+        sha256 = files.sha256(archive)
+        raw = cifar10.read(archive)
+        if settings.data.val_images > len(raw.train_labels) - len(raw.classes):
+            raise DatasetError(
+                f"{params}: data.val_images: found {settings.data.val_images}, but {archive} has only "
+                f"{len(raw.train_labels)} training images; leave at least {len(raw.classes)} of them to train on"
+            )
+        train, val = dataset.stratified_split(raw.train_labels, settings.data.val_images, settings.data.split_seed)
+        splits = {
+            "train": dataset.Split(raw.train_images[train], raw.train_labels[train]),
+            "val": dataset.Split(raw.train_images[val], raw.train_labels[val]),
+            "test": dataset.Split(raw.test_images, raw.test_labels),
+        }
+        mean, std = dataset.channel_statistics(splits["train"].images)
+        name = cifar10.display_name(settings.data.dataset, sha256)
+        metadata = dataset.Metadata(name, sha256, raw.classes, mean, std)
+        dataset.save(out, dataset.Dataset(metadata, splits))
+        files.write_json(metrics, dataset.describe(metadata, splits))
+
+        first = [int(np.argmax(splits["train"].labels == label)) for label in range(len(raw.classes))]
+        feed = loader.TrainLoader(
+            splits["train"],
+            settings.augment,
+            batch_size=len(train),
+            seed=PREVIEW_SEED,
+            device=torch.device("cpu"),
+            mean=mean,
+        )
+        fed = [feed.preview(epoch, torch.tensor(first)).numpy() for epoch in range(PREVIEW_EPOCHS)]
+        figures.augmentations(
+            preview, splits["train"].images[first], np.stack(fed, axis=1), raw.classes, seed=PREVIEW_SEED
+        )
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
+    print(f"{name}: {sizes} images; mean {np.round(mean, 2)}, std {np.round(std, 2)}")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,57 @@
+"""Train the network that params.yaml describes; go on where a killed training of the same kind stopped."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import checkpoint, dataset, device, files, stage, tracking, training
+from pipeline.params import load
+from pipeline.progress import TrainingDisplay
+
+
+def main(
+    params: stage.PathOption,
+    data: stage.PathOption,
+    out: stage.PathOption,
+    history: stage.PathOption,
+    metrics: stage.PathOption,
+    runtime: stage.PathOption,
+    checkpoints: stage.PathOption,
+) -> None:
+    settings = load(params)
+    with stage.clock("train", runtime) as measured, ExitStack() as stack:
+        splits = dataset.load(data, "train", "val")
+        place = device.choose(settings.train.device)
+        machine = device.describe(place) | {"precision": device.choose_precision(settings.train.precision, place)}
+        decisive = {"params": settings.effective("model", "augment", "train"), "machine": machine}
+        identity = checkpoint.fingerprint(decisive, files.sha256_all(data.iterdir(), root=data), root=Path.cwd())
+        print(
+            f"training {settings.model.arch} on {splits.metadata.name} ({place}, {machine['precision']})", flush=True
+        )
+
+        display = stack.enter_context(TrainingDisplay(settings.train.epochs))
+        listeners = [display.epoch]
+        if settings.tracking.enabled:
+            live = tracking.LiveRun(stage.root(), settings.tracking, identity, settings.model.arch)
+            listeners.append(stack.enter_context(live).log)
+        state = checkpoint.TrainingState(stage.root() / checkpoints / identity)
+        result = training.train(
+            settings.model, settings.augment, settings.train, splits, state, on_step=display.step, listeners=listeners
+        )
+
+        checkpoint.save_model(out, result.model, settings.model, splits.metadata)
+        with files.atomic(history) as temporary:
+            pd.DataFrame(result.history).to_csv(temporary, index=False, lineterminator="\n")
+        files.write_json(metrics, training.summary(result))
+        images = settings.train.epochs * len(splits["train"])
+        measured |= {f"train/{key}": value for key, value in machine.items()}
+        measured["train/fingerprint"] = identity
+        measured["train/loop_seconds"] = round(result.seconds, 3)
+        measured["train/images_per_second"] = round(images / result.seconds, 1)
+        measured["train/peak_memory_mib"] = round(device.peak_memory_mib(place), 1)
+    state.remove()
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,49 @@
+"""What a module imports of this repository, found by reading its source."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def closure(start: Path) -> set[str]:
+    """Return the repository's files that running `start` can load, relative to its root, itself included."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(ROOT).as_posix()
+        if name not in found:
+            found.add(name)
+            waiting += _packages(path)
+            waiting += [file for module in _imported(path) for file in _files(module)]
+    return found
+
+
+class _RuntimeOnly(ast.NodeTransformer):
+    """Drops `if TYPE_CHECKING:` blocks, which never run."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+
+def _imported(path: Path) -> set[str]:
+    modules: set[str] = set()
+    tree = _RuntimeOnly().visit(ast.parse(path.read_text(encoding="utf-8")))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path}: relative import"
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {module for module in modules if module.split(".")[0] in ("pipeline", "stages")}
+
+
+def _files(module: str) -> list[Path]:
+    base = ROOT.joinpath(*module.split("."))
+    return [path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()]
+
+
+def _packages(path: Path) -> list[Path]:
+    """Return the `__init__.py` of every package a file lies in: Python runs them first."""
+    return [folder / "__init__.py" for folder in path.parents if folder.is_relative_to(ROOT) and folder != ROOT]
