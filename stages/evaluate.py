@@ -1,8 +1,6 @@
 """Judge the trained network on the test set, which nothing before this stage has looked at."""
 
-import pandas as pd
-
-from pipeline import checkpoint, dataset, device, evaluation, figures, files, stage
+from pipeline import dataset, files, stage
 from pipeline.params import load
 
 
@@ -17,6 +15,10 @@ def main(
     runtime: stage.PathOption,
 ) -> None:
     settings = load(params)
+    import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
+
+    from pipeline import checkpoint, device, evaluation, figures
+
     options = settings.evaluate
     with stage.clock("evaluate", runtime) as measured:
         test = dataset.load(data, "test")["test"]

@@ -1,6 +1,6 @@
 """Write the network as an ONNX graph that takes plain images, once it is shown to be the same network."""
 
-from pipeline import checkpoint, dataset, exporting, files, model_card, stage
+from pipeline import dataset, files, stage
 from pipeline.params import load
 
 PARITY_IMAGES = 1000
@@ -18,6 +18,8 @@ def main(
     runtime: stage.PathOption,
 ) -> None:
     options = load(params).export
+    from pipeline import checkpoint, exporting, model_card  # torch takes seconds to import, a mistake is told at once
+
     with stage.clock("export", runtime) as measured:
         images = dataset.load(data, "test")["test"].images
         saved = checkpoint.load_model(model)

@@ -1,9 +1,8 @@
 """Read the archive, carve the validation split from the training set, take exact statistics, preview augmentation."""
 
 import numpy as np
-import torch
 
-from pipeline import cifar10, dataset, figures, files, loader, stage
+from pipeline import cifar10, dataset, files, stage
 from pipeline.errors import DatasetError
 from pipeline.params import load
 
@@ -19,6 +18,10 @@ def main(
     runtime: stage.PathOption,
 ) -> None:
     settings = load(params)
+    import torch  # torch takes seconds to import, a mistake in params.yaml is to be reported at once
+
+    from pipeline import figures, loader
+
     with stage.clock("preprocess", runtime):
         print(f"reading {archive}", flush=True)
         sha256 = files.sha256(archive)

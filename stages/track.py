@@ -6,7 +6,6 @@ The stage has no outputs, so DVC never restores it from the run cache: a restore
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from ruamel.yaml import YAML
 
 from pipeline import files, stage, tracking
@@ -28,6 +27,8 @@ def main(
     card: stage.PathOption,
 ) -> None:
     settings = load(params)
+    import pandas as pd  # after params.yaml is known to be right
+
     if not settings.tracking.enabled:
         print("tracking.enabled is false: nothing goes to MLflow")
         return

@@ -3,11 +3,8 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-import pandas as pd
-
-from pipeline import checkpoint, dataset, device, files, stage, tracking, training
+from pipeline import dataset, files, stage, tracking
 from pipeline.params import load
-from pipeline.progress import TrainingDisplay
 
 
 def main(
@@ -20,6 +17,11 @@ def main(
     checkpoints: stage.PathOption,
 ) -> None:
     settings = load(params)
+    import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
+
+    from pipeline import checkpoint, device, training
+    from pipeline.progress import TrainingDisplay
+
     with stage.clock("train", runtime) as measured, ExitStack() as stack:
         splits = dataset.load(data, "train", "val")
         place = device.choose(settings.train.device)

@@ -1,0 +1,100 @@
+"""Small real things that tests share: a generated archive, its processed arrays, params with changes."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from pipeline import cifar10, dataset, files, params, shapes10
+from tests.imports import ROOT
+
+# Small enough that a training takes a second or two, and everything else as a user has it.
+SMALL = {
+    "data.dataset": "shapes10",
+    "data.shapes10.train_images": 600,
+    "data.shapes10.test_images": 1000,
+    "data.val_images": 100,
+    "model.cnn.widths": [8, 16],
+    "model.cnn.hidden": [],
+    "train.epochs": 2,
+    "train.batch_size": 100,
+    "train.lr": 0.01,
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(monkeypatch, tmp_path_factory):
+    """Keep tests away from the user's cache, MLflow store and experiment, and from one another's threads."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def write_params(path: Path, changes: dict) -> Path:
+    """Write the project's params.yaml with some values changed: `{"train.lr": 0.1}`."""
+    yaml = YAML()
+    tree = yaml.load(ROOT / "params.yaml")
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = tree
+        for name in sections:
+            section = section[name]
+        assert last in section, key
+        section[last] = copy.deepcopy(value)
+    yaml.dump(tree, path)
+    return path
+
+
+@pytest.fixture
+def small_params(tmp_path):
+    """A function from changes to validated params, small in all else."""
+    return lambda changes=(): params.load(write_params(tmp_path / "params.yaml", SMALL | dict(changes)))
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory) -> Path:
+    """shapes10 with 600 training and 1000 test images, in CIFAR-10's layout."""
+    path = tmp_path_factory.mktemp("archive") / "archive.tar.gz"
+    shapes10.write_archive(path, train_images=600, test_images=1000, noise=5.0, seed=0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def processed(archive, tmp_path_factory) -> Path:
+    """That archive as the preprocess stage leaves it: 500 train, 100 val, 1000 test images."""
+    raw = cifar10.read(archive)
+    train, val = dataset.stratified_split(raw.train_labels, 100, seed=0)
+    splits = {
+        "train": dataset.Split(raw.train_images[train], raw.train_labels[train]),
+        "val": dataset.Split(raw.train_images[val], raw.train_labels[val]),
+        "test": dataset.Split(raw.test_images, raw.test_labels),
+    }
+    mean, std = dataset.channel_statistics(splits["train"].images)
+    folder = tmp_path_factory.mktemp("processed")
+    metadata = dataset.Metadata("shapes10", files.sha256(archive), raw.classes, mean, std)
+    dataset.save(folder, dataset.Dataset(metadata, splits))
+    return folder
+
+
+@pytest.fixture
+def data(processed) -> dataset.Dataset:
+    """The processed arrays, loaded."""
+    return dataset.load(processed, *dataset.SPLITS)
+
+
+@pytest.fixture
+def cpu() -> torch.device:
+    """The device that every machine has."""
+    return torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment for the project's commands: this interpreter first, no state of the user's."""
+    import sys
+
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+    return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}", "COLUMNS": "120"}
