@@ -73,8 +73,14 @@ def load_model(folder: Path) -> Saved:
     found = files.sha256(weights)
     if found != expected:
         raise CheckpointError(f"{weights}: expected SHA-256 {expected}, found {found}; run dvc checkout {folder}")
-    model = models.build(arch, params, mean=metadata.mean, std=metadata.std, classes=len(metadata.classes))
-    model.load_state_dict(safetensors.torch.load_file(weights))
+    try:
+        model = models.build(arch, params, mean=metadata.mean, std=metadata.std, classes=len(metadata.classes))
+        model.load_state_dict(safetensors.torch.load_file(weights))
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise CheckpointError(
+            f"{folder / SIDECAR}: not the network of {weights.name} ({reason}); run dvc repro -f train"
+        ) from None
     return Saved(arch, params, model.eval(), metadata, expected)
 
 
@@ -114,8 +120,10 @@ class TrainingState:
                 if value is not None:
                     tensors[f"optimizer/{index}/{key}"] = value
         tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        said = json.dumps(progress)
         with files.atomic(self.path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata={"progress": json.dumps(progress)})
+            metadata = {"progress": said, "sha256": _digest(tensors, said)}
+            safetensors.torch.save_file(tensors, temporary, metadata=metadata)
 
     def restore(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> Any:
         """Load a saved state into modules and optimiser and return its progress; None if there is nothing saved.
@@ -127,8 +135,11 @@ class TrainingState:
             return None
         try:
             with safetensors.safe_open(self.path, framework="pt") as file:
-                progress = json.loads(file.metadata()["progress"])
+                metadata = file.metadata()
                 tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            if metadata["sha256"] != _digest(tensors, metadata["progress"]):
+                raise ValueError("its bytes have changed since they were written")
+            progress = json.loads(metadata["progress"])
             for name, module in modules.items():
                 module.load_state_dict(_below(tensors, name))
             saved: dict[int, dict[str, Tensor]] = {}
@@ -148,6 +159,15 @@ class TrainingState:
         self.path.unlink(missing_ok=True)
         if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
+
+
+def _digest(tensors: Mapping[str, Tensor], progress: str) -> str:
+    """Return a SHA-256 of a state's content: safetensors checks its header, but not the numbers."""
+    digest = hashlib.sha256(progress.encode())
+    for key in sorted(tensors):
+        digest.update(key.encode())
+        digest.update(tensors[key].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -182,7 +182,8 @@ def _load_split(folder: Path, name: str) -> Split:
 
 def _load_array(path: Path, dimensions: int) -> Any:
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:  # np.load would also open zip files, whatever their name
+            array = np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file; run dvc repro preprocess") from None
     except (ValueError, EOFError, OSError) as error:

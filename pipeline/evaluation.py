@@ -69,7 +69,8 @@ def metrics(probs: Probs, labels: npt.NDArray[np.uint8], classes: tuple[str, ...
     correct = int((probs.argmax(1) == labels).sum())
     interval = scipy.stats.binomtest(correct, count).proportion_ci(0.95, method="wilson")
     top2 = np.argsort(-probs, axis=1, kind="stable")[:, :2]
-    ece = classification.multiclass_calibration_error(predicted, target, num_classes=number, n_bins=bins)
+    groups = reliability(probs, labels, bins=bins)
+    ece = (groups.counts / count) @ np.abs(groups.accuracy - groups.confidence)
     result: dict[str, Any] = {
         "test/images": count,
         "test/accuracy": correct / count,
@@ -97,7 +98,7 @@ def confusion(probs: Probs, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int
 
 
 def reliability(probs: Probs, labels: npt.NDArray[np.uint8], *, bins: int) -> Reliability:
-    """Group predictions by confidence into `bins` bins, lower edge excluded, as the calibration error does."""
+    """Group predictions by confidence into `bins` bins, lower edge excluded, upper edge included."""
     edges = np.linspace(0, 1, bins + 1)
     confidence = probs.max(1).astype(np.float64)
     index = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)

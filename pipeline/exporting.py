@@ -39,6 +39,9 @@ def to_onnx(model: nn.Module, classes: tuple[str, ...], side: int, metadata: Map
     Args:
         model: on the CPU; its normalisation becomes part of the graph.
         metadata: further key-value pairs for the model's metadata, beside the class names ("classes", with commas).
+
+    Raises:
+        ExportError: the network takes batches of one size only.
     """
     served = Served(model).eval()
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
@@ -57,6 +60,12 @@ def to_onnx(model: nn.Module, classes: tuple[str, ...], side: int, metadata: Map
         )
     assert program is not None
     graph = program.model_proto
+    batch = graph.graph.input[0].type.tensor_type.shape.dim[0]
+    if not batch.dim_param:
+        raise ExportError(
+            f"the exported graph takes batches of {batch.dim_value} images only, expected any number; "
+            "in the network's forward(), use images.shape[0] in place of len(images)"
+        )
     _forget_where_it_was_made(graph)
     for key, value in {"classes": ",".join(classes), **metadata}.items():
         graph.metadata_props.add(key=key, value=value)

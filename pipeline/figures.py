@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito's palette: distinct for all common kinds of colour vision, and by lightness in print.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
+PALE = "#9CC9E3"  # a tint of BLUE
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -47,10 +48,11 @@ def training_curves(path: Path, history: pd.DataFrame) -> None:
         rate.set(title="Learning rate at the epoch's end", ylim=(0, None))
         for axes in (loss, accuracy, rate):
             axes.set(xlabel="epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         last = history.iloc[-1]
+        epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
         figure.suptitle(
-            f"Training over {len(history)} epochs: val accuracy {last['val/accuracy']:.1%} at the end. "
+            f"Training over {epochs}: val accuracy {last['val/accuracy']:.1%} at the end. "
             "(Train is measured on augmented images, its loss with label smoothing.)",
             x=0.01,
             ha="left",
@@ -84,11 +86,13 @@ def reliability_diagram(path: Path, bins: "Reliability", error: float) -> None:
     with _figure(path, (4.8, 5)) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         top.plot((0, 1), (0, 1), color=GREY, ls="--", lw=1, label="perfectly calibrated")
-        top.bar(centres[filled], bins.accuracy[filled], width[filled] * 0.92, color=BLUE, label="share that is right")
-        top.plot(bins.confidence[filled], bins.accuracy[filled], "s", color=ORANGE, ms=4, label="at mean confidence")
+        # Pale, so that the diagonal shows in front of the bars.
+        top.bar(centres[filled], bins.accuracy[filled], width[filled] * 0.92, color=PALE, label="share that is right")
+        means = (bins.confidence[filled], bins.accuracy[filled])
+        top.plot(*means, "s", color=ORANGE, ms=4, clip_on=False, label="at mean confidence")
         top.set(ylabel="accuracy", ylim=(0, 1))
         top.set_title(f"Is 80 % confidence right 80 % of the time?\nexpected calibration error {error:.3f}")
-        top.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=1.5, columnspacing=1.2)
         bottom.bar(centres, bins.counts, width * 0.92, color=GREY)
         bottom.set(xlabel="confidence (largest probability)", ylabel="images", xlim=(0, 1))
 
@@ -108,21 +112,20 @@ def mistakes(
     predicted = probs.argmax(1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-probs[wrong, predicted[wrong]], kind="stable")][:32]
-    with _figure(path, (9, 6.4)) as figure:
-        panels = figure.subplots(4, 8)
+    rows = max(1, -(-len(worst) // 8))
+    with _figure(path, (9, 1.5 * rows + 0.4)) as figure:
+        panels = figure.subplots(rows, 8, squeeze=False)
         for axes, index in zip(panels.flat, worst, strict=False):
             axes.imshow(images[index], interpolation="nearest")
             text = f"{classes[predicted[index]]} {probs[index, predicted[index]]:.0%}\nis {classes[labels[index]]}"
             axes.set_title(text, fontsize=7, loc="center")
         for axes in panels.flat:
             axes.axis("off")
-        figure.suptitle(
-            f"The {len(worst)} most confident of {len(wrong)} mistakes on {len(labels)} test images: "
-            "what the network says, what it is",
-            x=0.01,
-            ha="left",
-            fontsize=10,
-        )
+        which = f"The {len(worst)} most confident of {len(wrong)}" if len(worst) < len(wrong) else f"All {len(wrong)}"
+        text = f"{which} mistakes on {len(labels)} test images: what the network says, what it is"
+        if not len(wrong):
+            text = f"No mistakes on {len(labels)} test images"
+        figure.suptitle(text, x=0.01, ha="left", fontsize=10)
 
 
 def augmentations(
@@ -137,7 +140,7 @@ def augmentations(
         seed: of the training that is shown.
     """
     rows, columns = epochs.shape[:2]
-    with _figure(path, (columns + 1.6, rows * 1.02 + 0.7)) as figure:
+    with _figure(path, (columns + 1.6, rows * 0.96 + 0.6)) as figure:
         panels = figure.subplots(rows, columns + 1, gridspec_kw={"hspace": 0.06, "wspace": 0.06})
         for row in range(rows):
             for column, image in enumerate((originals[row], *epochs[row])):
@@ -155,7 +158,7 @@ def augmentations(
 @contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """Yield a figure to draw on and write it as a PNG that is the same, byte for byte, for the same content."""
-    with mpl.rc_context(STYLE):
+    with style.context(["default", STYLE]):  # whatever a user's own matplotlibrc says
         figure = Figure(figsize=size, layout="constrained")
         yield figure
         with files.atomic(path) as temporary:

@@ -23,6 +23,7 @@ BatchSize = Annotated[int, Field(ge=1, le=65536)]
 Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "silu"]
 Norm = Literal["batch", "none"]
 Init = Literal["kaiming", "xavier", "orthogonal"]
+PerBlock = Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1, max_length=8)]
 Hidden = Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(max_length=8)]
 
 
@@ -91,7 +92,8 @@ class CnnParams(Section):
 
     widths: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(min_length=1, max_length=8)]
     """Output channels of each block."""
-    convs_per_block: Annotated[int, Field(ge=1, le=8)]
+    convs_per_block: Annotated[int, Field(ge=1, le=8)] | PerBlock
+    """Convolutions of each block, or one number for all blocks."""
     kernel_size: Annotated[int, Field(ge=1, le=11), AfterValidator(_odd)]
     activation: Activation
     pooling: Literal["max", "avg", "stride", "none"]
@@ -138,9 +140,11 @@ class TrainParams(Section):
     seed: Seed
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     batch_size: BatchSize
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["muon", "sgd", "adamw"]
     lr: Annotated[float, Field(gt=0, le=100)]
     """Peak learning rate of the schedule."""
+    lr_rest: Annotated[float, Field(gt=0, le=100)]
+    """Muon's peak learning rate for what it leaves to SGD: biases, normalisation, the last layer."""
     momentum: Annotated[float, Field(ge=0, le=0.999)]
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     schedule: Literal["onecycle", "cosine", "constant"]
@@ -313,6 +317,12 @@ def _combinations(params: Params) -> Iterator[str]:
         given, absent = ("archive", "sha256") if data.sha256 is None else ("sha256", "archive")
         yield f"data.{absent}: found null, expected a value, as data.{given} is set (sha256sum FILE prints a file's)"
     cnn = params.model.cnn
+    convs = cnn.convs_per_block
+    if params.model.arch == "cnn" and not isinstance(convs, int) and len(convs) != len(cnn.widths):
+        yield (
+            f"model.cnn.convs_per_block: found {len(convs)} numbers, expected one for each of the "
+            f"{len(cnn.widths)} model.cnn.widths, or a single number for all blocks"
+        )
     if params.model.arch == "cnn" and cnn.pooling != "none" and IMAGE_SIDE >> len(cnn.widths) < 1:
         yield (
             f"model.cnn.widths: found {len(cnn.widths)} blocks, expected at most 5 with model.cnn.pooling "

@@ -37,8 +37,8 @@ EXPERIMENT_TAG, TRAINING_TAG, CONTENT_TAG, COMPLETE_TAG = (
     "content_sha256",
     "complete",
 )
-LIVE_TIMEOUT_SECONDS = 10
-"""How long train waits, once, at its end, for curves that a slow server has not taken yet."""
+LIVE_TIMEOUT_SECONDS, LIVE_WAIT_SECONDS = 10, 30
+"""How long one request of a live curve may take, and how long train waits at its end for those still under way."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class LiveRun:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.status = "RUNNING" if kind is None else "FAILED"  # publish ends a run whose training succeeded
         self.rows.put(None)
-        self.thread.join(LIVE_TIMEOUT_SECONDS)
+        self.thread.join(LIVE_WAIT_SECONDS)
 
     def _send_all(self, root: Path, params: TrackingParams, training: str, arch: str) -> None:
         try:

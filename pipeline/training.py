@@ -116,7 +116,9 @@ def train(
         meter = Meter(place)
         model.train()
         for step, (images, labels) in enumerate(loader.epoch(epoch), start=epoch * loader.steps):
-            lr = optim.learning_rate(params, step, params.epochs * loader.steps)
+            factor = optim.schedule(params, step, params.epochs * loader.steps)
+            optim.set_rate(optimizer, factor)
+            lr = params.lr * factor
             loss, correct = train_step(
                 forward,
                 optimizer,
@@ -181,8 +183,7 @@ def train_step(
     Args:
         images: (B, 3, H, W) uint8.
         labels: (B,) int64.
-        lr: learning rate of this step.
-        where: named in the error.
+        lr, where: named in the error.
 
     Returns:
         The batch's mean loss (label smoothing included) and how many it got right, as scalars on the device.
@@ -190,8 +191,6 @@ def train_step(
     Raises:
         TrainingError: the loss is not finite; no weight has changed.
     """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
     with device.autocast(images.device, precision):
         logits = model(images if params.channels_last else images.contiguous())
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=params.label_smoothing)

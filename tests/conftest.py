@@ -18,6 +18,7 @@ SMALL = {
     "data.shapes10.test_images": 1000,
     "data.val_images": 100,
     "model.cnn.widths": [8, 16],
+    "model.cnn.convs_per_block": 1,
     "model.cnn.hidden": [],
     "train.epochs": 2,
     "train.batch_size": 100,

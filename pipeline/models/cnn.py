@@ -19,7 +19,11 @@ class Cnn(nn.Module):
         super().__init__()
         self.normalize = Normalize(mean, std)
         widths = (3, *params.widths)
-        self.blocks = nn.Sequential(*(block(params, a, b) for a, b in zip(widths, params.widths, strict=False)))
+        convs = params.convs_per_block
+        if isinstance(convs, int):
+            convs = (convs,) * len(params.widths)
+        shapes = zip(widths[:-1], params.widths, convs, strict=True)
+        self.blocks = nn.Sequential(*(block(params, inputs, outputs, count) for inputs, outputs, count in shapes))
         side = IMAGE_SIDE if params.pooling == "none" else IMAGE_SIDE >> len(params.widths)
         self.classifier = fully_connected(
             widths[-1] * side * side,
@@ -38,15 +42,14 @@ class Cnn(nn.Module):
         return logits
 
 
-def block(params: CnnParams, inputs: int, outputs: int) -> nn.Sequential:
-    """Return one block; it halves the side of its (N, inputs, H, W) input unless pooling is "none"."""
+def block(params: CnnParams, inputs: int, outputs: int, convs: int) -> nn.Sequential:
+    """Return a block of `convs` convolutions for (N, inputs, H, W); it halves H and W unless pooling is "none"."""
     layers: list[nn.Module] = []
-    for number in range(1, params.convs_per_block + 1):
-        stride = 2 if params.pooling == "stride" and number == params.convs_per_block else 1
+    size = params.kernel_size
+    for number in range(1, convs + 1):
+        stride = 2 if params.pooling == "stride" and number == convs else 1
         # A bias before batch norm would be subtracted again at once.
-        layers.append(
-            nn.Conv2d(inputs, outputs, params.kernel_size, stride, params.kernel_size // 2, bias=params.norm == "none")
-        )
+        layers.append(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=params.norm == "none"))
         if params.norm == "batch":
             layers.append(nn.BatchNorm2d(outputs))
         layers.append(ACTIVATIONS[params.activation]())

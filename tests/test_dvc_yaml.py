@@ -1,0 +1,146 @@
+"""dvc.yaml against the code: every stage lists the files it imports and the parameters it reads, and no others."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import params as params_module
+from pipeline import stage as stage_module
+from tests.conftest import SMALL, write_params
+from tests.imports import ROOT, closure
+
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+# Train reports live curves to MLflow, and no output of it depends on that: see the head of dvc.yaml.
+NO_EFFECT_CODE = {"train": {"pipeline/tracking.py"}}
+NO_EFFECT_PARAMS = {"train": {"tracking"}}
+EFFECTIVE = params_module.Params.effective
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_code_dependencies_are_what_the_stage_imports(name):
+    """Followed through the sources, so that an import inside a function counts, too."""
+    listed = set()
+    for dependency in STAGES[name]["deps"]:
+        path = ROOT / dependency
+        if path.is_dir() and dependency.startswith("pipeline/"):
+            listed |= {file.relative_to(ROOT).as_posix() for file in path.rglob("*.py")}
+        elif dependency.endswith(".py"):
+            listed.add(dependency)
+    assert listed == closure(ROOT / f"stages/{name}.py") - NO_EFFECT_CODE.get(name, set())
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_path_a_stage_is_given_is_declared(name):
+    """An argument is a dependency, an output or a metric, below one, or among those that DVC cannot know."""
+    outside = {"params.yaml", "dvc.lock", ".checkpoints"}
+    declared = set(STAGES[name]["deps"])
+    for kind in ("outs", "metrics"):
+        declared |= {entry if isinstance(entry, str) else next(iter(entry)) for entry in STAGES[name].get(kind, [])}
+    given = set(STAGES[name]["cmd"].split()[4::2])
+    assert given - outside <= declared
+    paths = {path for path in declared if not path.startswith(("pipeline", "stages"))}
+    assert paths == given - outside
+
+
+@pytest.fixture(scope="module")
+def reads(tmp_path_factory) -> dict[str, set[str]]:
+    """Run all stages in this process, three times with different parameters, and note each value they read."""
+    found: dict[str, set[str]] = {name: set() for name in STAGES}
+    variants = (
+        {"augment.cutout": 4, "augment.brightness": 0.1, "augment.contrast": 0.1},
+        {"model.arch": "mlp", "train.optimizer": "adamw", "train.ema": 0.5},
+        {"model.arch": "resnet", "model.resnet.depth": 8, "model.resnet.width": 4, "data.dataset": "cifar10"},
+    )
+    archive = None
+    for number, changes in enumerate(variants):
+        folder = tmp_path_factory.mktemp(f"variant{number}")
+        if changes.get("data.dataset") == "cifar10":
+            changes = changes | {"data.archive": str(archive), "data.sha256": stage_module.files.sha256(archive)}
+        write_params(folder / "params.yaml", SMALL | {"train.epochs": 1} | changes)
+        _run_all(folder, found)
+        archive = folder / "data/archive.tar.gz"
+    return found
+
+
+def _run_all(folder: Path, found: dict[str, set[str]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DVC_ROOT", str(folder))
+        (folder / "dvc.lock").write_text(
+            "stages:\n  preprocess:\n    outs:\n    - path: data/processed\n      md5: 0\n"
+        )
+        for name, stage in STAGES.items():
+            module = importlib.import_module(f"stages.{name}")
+            recorder = Recorder(found[name])
+            patch.setattr(module, "load", recorder.load)
+            recorder.patch(patch)
+            words = stage["cmd"].split()[3:]
+            arguments = zip(words[::2], words[1::2], strict=True)
+            module.main(**{key[2:].replace("-", "_"): Path(value) for key, value in arguments})
+
+
+class Recorder:
+    """Notes the full key of every parameter that is read after params.yaml is loaded and checked."""
+
+    def __init__(self, found: set[str]) -> None:
+        self.found = found
+        self.names: dict[int, str] = {}
+
+    def load(self, path: Path) -> params_module.Params:
+        loaded = params_module.load(path)
+        self._name(loaded, "")
+        return loaded
+
+    def _name(self, section: params_module.Section, prefix: str) -> None:
+        for key in type(section).model_fields:
+            value = object.__getattribute__(section, key)
+            if isinstance(value, params_module.Section):
+                self._name(value, f"{prefix}{key}.")
+        self.names[id(section)] = prefix
+
+    def patch(self, patch: pytest.MonkeyPatch) -> None:
+        recorder = self
+
+        def read(section, key):
+            value = object.__getattribute__(section, key)
+            prefix = recorder.names.get(id(section))
+            known = prefix is not None and key in type(section).model_fields
+            if known and not isinstance(value, params_module.Section):
+                recorder.found.add(prefix + key)
+            return value
+
+        def read_effective(loaded, *groups):
+            values = EFFECTIVE(loaded, *groups)
+            recorder.found.update(values)
+            return values
+
+        patch.setattr(params_module.Section, "__getattribute__", read, raising=False)
+        patch.setattr(params_module.Params, "effective", read_effective)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_params_are_what_the_stage_reads(reads, name):
+    """Each value read is listed, and of what is listed each value is read, for every dataset and architecture."""
+    leaves = set()
+    for arch in ("cnn", "mlp", "resnet"):
+        for dataset in ("cifar10", "shapes10"):
+            for key in STAGES[name]["params"]:
+                prefix = key.replace("${model.arch}", arch).replace("${data.dataset}", dataset)
+                leaves |= {leaf for leaf in _all_leaves() if leaf == prefix or leaf.startswith(f"{prefix}.")}
+    found = {key for key in reads[name] if key.split(".")[0] not in NO_EFFECT_PARAMS.get(name, set())}
+    # The mirrors are the one thing that tests can't read: they are for the official archive only.
+    assert leaves - found <= {"data.cifar10.urls"}
+    assert found <= leaves
+
+
+def _all_leaves() -> set[str]:
+    def walk(tree, prefix=""):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+    return set(walk(YAML(typ="safe").load(ROOT / "params.yaml")))

@@ -1,0 +1,184 @@
+"""Pictures: a PNG of sensible size, the same bytes every time, also for unusual data."""
+
+import struct
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from pipeline import evaluation, figures
+from pipeline.loader import TrainLoader
+from pipeline.params import AugmentParams
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def history(epochs: int) -> pd.DataFrame:
+    """What history.csv holds after a usual training."""
+    epoch = np.arange(1, epochs + 1)
+    rising = 1 - np.exp(-epoch / 3)
+    return pd.DataFrame(
+        {
+            "epoch": epoch,
+            "lr": 0.2 * (1 - (epoch - 1) / epochs),
+            "train/loss": 2.3 - 1.4 * rising,
+            "train/accuracy": 0.1 + 0.75 * rising,
+            "val/loss": 2.2 - 1.5 * rising,
+            "val/accuracy": 0.1 + 0.8 * rising,
+        }
+    )
+
+
+def predictions(count: int = 1000, *, skill: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (N, 10) float32 that are right most of the time, and the labels."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    logits = 1.5 * rng.normal(size=(count, 10))
+    logits[np.arange(count), labels] += skill
+    probs = np.exp(logits)
+    return (probs / probs.sum(1, keepdims=True)).astype(np.float32), labels
+
+
+def draw_training(path, _data, _cpu, epochs=10):
+    figures.training_curves(path, history(epochs))
+
+
+def draw_confusion(path, _data, _cpu):
+    probs, labels = predictions()
+    figures.confusion_matrix(path, evaluation.confusion(probs, labels), CIFAR10)
+
+
+def draw_reliability(path, _data, _cpu):
+    probs, labels = predictions()
+    error = evaluation.metrics(probs, labels, CIFAR10, bins=15)["test/calibration_error"]
+    figures.reliability_diagram(path, evaluation.reliability(probs, labels, bins=15), error)
+
+
+def draw_mistakes(path, data, _cpu):
+    probs, labels = predictions()
+    figures.mistakes(path, data["test"].images, labels, probs, CIFAR10)
+
+
+def draw_augmentations(path, data, cpu):
+    params = AugmentParams(flip="alternating", translate=4, cutout=8, brightness=0.2, contrast=0.2)
+    train = data["train"]
+    first = [int(np.argmax(train.labels == label)) for label in range(10)]
+    feed = TrainLoader(train, params, batch_size=500, seed=0, device=cpu, mean=data.metadata.mean)
+    fed = [feed.preview(epoch, torch.tensor(first)).numpy() for epoch in range(8)]
+    figures.augmentations(path, train.images[first], np.stack(fed, axis=1), CIFAR10, seed=0)
+
+
+FIGURES = {
+    "training": draw_training,
+    "confusion": draw_confusion,
+    "reliability": draw_reliability,
+    "mistakes": draw_mistakes,
+    "augmentations": draw_augmentations,
+}
+
+
+def size(path) -> tuple[int, int]:
+    """Width and height in pixels from a PNG's header."""
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert content[12:16] == b"IHDR"
+    return struct.unpack(">II", content[16:24])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_a_png_of_a_size_for_the_screen(name, tmp_path, data, cpu):
+    """Readable without zooming, and small enough for a report."""
+    path = tmp_path / "figures" / f"{name}.png"
+    FIGURES[name](path, data, cpu)
+    width, height = size(path)
+    assert 500 <= width <= 1400
+    assert 300 <= height <= 1400
+    assert 5_000 < path.stat().st_size < 1_500_000
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_drawing_again_gives_the_same_bytes(name, tmp_path, data, cpu):
+    """No date, no version, no state of matplotlib's: DVC sees an unchanged figure as unchanged."""
+    FIGURES[name](tmp_path / "one", data, cpu)
+    with mpl.rc_context({"font.size": 30, "lines.linewidth": 9, "savefig.dpi": 40}):  # a user's matplotlibrc
+        FIGURES[name](tmp_path / "two", data, cpu)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def texts(draw, monkeypatch) -> list[str]:
+    """Every text of a figure and its axes that is not empty."""
+    found: list[str] = []
+    savefig = Figure.savefig
+
+    def note(self, *arguments, **options):
+        savefig(self, *arguments, **options)
+        found.extend(text.get_text() for text in self.findobj(Text))
+
+    monkeypatch.setattr(Figure, "savefig", note)
+    draw()
+    return [text for text in found if text]
+
+
+def test_one_epoch_is_enough_for_curves(tmp_path, monkeypatch):
+    """A point each; the axis has one epoch and no fractions of it."""
+    found = texts(lambda: draw_training(tmp_path / "a.png", None, None, epochs=1), monkeypatch)
+    assert any(text.startswith("Training over 1 epoch: val accuracy ") for text in found)
+    assert found.count("1") == 3
+    assert not [text for text in found if text.startswith(("0.96", "1.04"))]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "title", "rows"),
+    [
+        (0, "No mistakes on 100 test images", 1),
+        (1, "All 1 mistakes on 100 test images", 1),
+        (9, "All 9 mistakes on 100 test images", 2),
+        (32, "All 32 mistakes", 4),
+        (33, "The 32 most confident of 33 mistakes on 100 test images", 4),
+    ],
+)
+def test_as_many_mistakes_as_there_are_up_to_32(tmp_path, monkeypatch, data, wrong, title, rows):
+    """The surest first; no empty rows for a good network."""
+    labels = (np.arange(100) % 10).astype(np.uint8)
+    said = (labels + (np.arange(100) < wrong)) % 10
+    probs = np.full((100, 10), 0.01, np.float32)
+    probs[np.arange(100), said] = 0.5 + np.arange(100) / 250
+    path = tmp_path / "mistakes.png"
+    found = texts(lambda: figures.mistakes(path, data["test"].images, labels, probs, CIFAR10), monkeypatch)
+    captions = [text for text in found if "\nis " in text]
+    assert len(captions) == min(wrong, 32)
+    assert any(title in text for text in found)
+    assert size(path)[1] == pytest.approx((1.5 * rows + 0.4) * 120, abs=1)
+    if wrong:
+        surest = wrong - 1
+        expected = f"{CIFAR10[said[surest]]} {0.5 + surest / 250:.0%}\nis {CIFAR10[labels[surest]]}"
+        assert captions[0] == expected
+
+
+def test_a_class_without_images_leaves_its_row_empty(tmp_path, monkeypatch):
+    """No division by zero; the counts of the others are there."""
+    matrix = np.diag([5, 0, 7])
+    found = texts(lambda: figures.confusion_matrix(tmp_path / "a.png", matrix, ("ant", "bee", "cat")), monkeypatch)
+    assert {"5", "7", "ant", "bee", "cat"} <= set(found)
+    assert "0" not in found
+    assert any("100.0% are right" in text for text in found)
+
+
+def test_empty_bins_have_no_bar(tmp_path):
+    """Confidences of ten classes never fall below 0.1."""
+    probs = np.tile(np.eye(10, dtype=np.float32)[0], (5, 1))
+    bins = evaluation.reliability(probs, np.zeros(5, np.uint8), bins=15)
+    figures.reliability_diagram(tmp_path / "a.png", bins, 0.0)
+    assert size(tmp_path / "a.png")[0] > 500
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(tmp_path):
+    """A notebook that calls the library keeps its style."""
+    before = dict(mpl.rcParams)
+    draw_training(tmp_path / "a.png", None, None)
+    assert dict(mpl.rcParams) == before

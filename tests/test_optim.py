@@ -1,0 +1,155 @@
+"""Optimisers and schedules, held against PyTorch's own where the two coincide."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline import optim
+from pipeline.params import TrainParams
+
+PARAMS = TrainParams(
+    seed=0,
+    epochs=1,
+    batch_size=10,
+    optimizer="sgd",
+    lr=0.4,
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule="constant",
+    warmup=0.0,
+    label_smoothing=0.0,
+    clip_grad_norm=0.0,
+    ema=0.0,
+    device="cpu",
+    precision="fp32",
+    channels_last=True,
+    compile=False,
+    deterministic=True,
+)
+
+
+def settings(**changes) -> TrainParams:
+    return TrainParams(**(PARAMS.model_dump() | changes))
+
+
+def rates(steps: int, **changes) -> list[float]:
+    params = settings(**changes)
+    return [optim.learning_rate(params, step, steps) for step in range(steps)]
+
+
+def torchs(scheduler, steps: int, *, start: float = 0.4, skip: int = 0, **arguments) -> list[float]:
+    """The learning rates of one of PyTorch's schedulers, from its step `skip` on."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=start)
+    schedule = scheduler(optimizer, **arguments)
+    out = []
+    for _ in range(skip + steps):
+        out.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return out[skip:]
+
+
+def test_constant_is_constant():
+    """The same rate in every step."""
+    assert rates(50) == [0.4] * 50
+
+
+def test_cosine_is_pytorchs_cosine():
+    """CosineAnnealingLR that would reach 0 in the step after the last; its step 0 is left out."""
+    expected = torchs(torch.optim.lr_scheduler.CosineAnnealingLR, 50, T_max=51, skip=1)
+    assert rates(50, schedule="cosine") == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+def test_warmup_is_pytorchs_linear_warmup(schedule):
+    """LinearLR over the first 20 of 100 steps, from a twentieth of the peak to the peak."""
+    expected = torchs(torch.optim.lr_scheduler.LinearLR, 20, start_factor=1 / 20, end_factor=1, total_iters=19)
+    assert rates(100, schedule=schedule, warmup=0.2)[:20] == pytest.approx(expected, rel=1e-9)
+
+
+def test_onecycle_is_pytorchs_triangle():
+    """OneCycleLR with straight lines, with the first and last rates set to ours."""
+    expected = torchs(
+        torch.optim.lr_scheduler.OneCycleLR,
+        100,
+        max_lr=0.4,
+        total_steps=101,  # it refuses to be stepped beyond its end
+        pct_start=20 / 101,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=20,
+        final_div_factor=1e9,
+    )
+    assert rates(100, schedule="onecycle", warmup=0.2) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("warmup", [0.1, 0.25, 0.9])
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+def test_the_peak_is_reached_exactly_at_the_end_of_warmup(schedule, warmup):
+    """Rising before, falling after, nearly 0 at the end, never 0 where a step would be lost."""
+    found = rates(200, schedule=schedule, warmup=warmup)
+    peak = round(warmup * 200) - 1
+    assert found[peak] == max(found) == pytest.approx(0.4, rel=1e-12)
+    assert all(a < b for a, b in itertools.pairwise(found[: peak + 1]))
+    assert all(a > b for a, b in itertools.pairwise(found[peak:]))
+    assert 0 < found[-1] < 0.4 * 0.06
+    assert found[0] > 0
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "onecycle"])
+@pytest.mark.parametrize("warmup", [0.0, 0.2, 0.9])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_short_trainings_get_sensible_rates(schedule, warmup, steps):
+    """Positive, and at most the peak, also where warm-up is a fraction of a step."""
+    found = rates(steps, schedule=schedule, warmup=warmup)
+    assert all(0 < rate <= 0.4 * (1 + 1e-12) for rate in found)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
+
+
+def test_weight_decay_acts_on_matrices_only():
+    """Filters and linear weights decay; biases and batch norm's scales and offsets do not."""
+    model = network()
+    decayed, spared = optim.build(settings(), model).param_groups
+    assert decayed["weight_decay"] == 5e-4
+    assert spared["weight_decay"] == 0
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(parameter)] for parameter in decayed["params"]} == {"0.weight", "3.weight"}
+    assert {names[id(parameter)] for parameter in spared["params"]} == {"0.bias", "1.weight", "1.bias", "3.bias"}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_without_gradients_decay_is_all_that_moves_weights(optimizer):
+    """One step shrinks matrices by lr x weight decay and leaves vectors alone."""
+    model = network()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimiser = optim.build(settings(optimizer=optimizer, weight_decay=0.01, momentum=0.0), model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    for name, parameter in model.named_parameters():
+        factor = 1 - 0.4 * 0.01 if parameter.ndim > 1 else 1
+        assert torch.allclose(parameter, before[name] * factor, rtol=1e-6), name
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.0, False)])
+def test_sgd_has_nesterovs_momentum_where_there_is_momentum(momentum, nesterov):
+    """PyTorch refuses Nesterov's method without momentum."""
+    optimizer = optim.build(settings(momentum=momentum), network())
+    assert type(optimizer) is torch.optim.SGD
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["nesterov"]) == (0.4, momentum, nesterov)
+
+
+def test_adamw_takes_momentum_as_beta1():
+    """beta2 stays at its customary 0.999."""
+    optimizer = optim.build(settings(optimizer="adamw", momentum=0.85, lr=0.001), network())
+    assert type(optimizer) is torch.optim.AdamW
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["betas"]) == (0.001, (0.85, 0.999))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [5e-4, 0.0]

@@ -1,0 +1,262 @@
+"""MLflow as a view that can fail, come late or be told twice, without a run lost or told double."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from pipeline import tracking
+from pipeline.errors import TrackingError
+from tests.conftest import SMALL, write_params
+from tests.imports import ROOT
+
+TRAINING = "a" * 64
+
+
+@pytest.fixture
+def results(tmp_path) -> tracking.Results:
+    """What a pipeline's files say, with a real ONNX graph."""
+    import torch
+
+    from pipeline import exporting, models
+    from pipeline.params import load
+
+    params = load(write_params(tmp_path / "params.yaml", SMALL))
+    network = models.build("cnn", params.model.cnn, mean=(1, 2, 3), std=(4, 5, 6), classes=10).eval()
+    assert isinstance(network, torch.nn.Module)
+    onnx = tmp_path / "model.onnx"
+    onnx.write_bytes(exporting.to_onnx(network, tuple("abcdefghij"), 32, {}))
+    figure = tmp_path / "confusion.png"
+    figure.write_bytes(b"a picture")
+    return tracking.Results(
+        params=params.effective(),
+        metrics={"test/accuracy": 0.5, "val/accuracy": 0.4, "model/parameters": 1234},
+        history=[{"epoch": 1, "val/accuracy": 0.3}, {"epoch": 2, "val/accuracy": 0.4}],
+        artifacts={figure: "figures", tmp_path / "params.yaml": ""},
+        tags={"dataset": "shapes10", "seed": "0"},
+        dataset_name="shapes10",
+        dataset_hash="0123456789abcdef0123456789abcdef.dir",
+        dataset_profile={"data/train_images": 500},
+        training=TRAINING,
+        weights="b" * 64,
+        onnx=onnx,
+        card="# A card",
+    )
+
+
+@pytest.fixture
+def settings():
+    """Tracking parameters as they are in params.yaml."""
+    from pipeline.params import TrackingParams
+
+    return TrackingParams(enabled=True, experiment="cifar10", model="cifar10-cnn")
+
+
+def all_runs(root: Path) -> list:
+    client = mlflow.MlflowClient(tracking.tracking_uri(root))
+    return client.search_runs([client.get_experiment_by_name("cifar10").experiment_id])
+
+
+def curve(root: Path, run_id: str, key: str) -> list[tuple[int, float]]:
+    client = mlflow.MlflowClient(tracking.tracking_uri(root))
+    return sorted((point.step, point.value) for point in client.get_metric_history(run_id, key))
+
+
+def test_publishing_twice_adds_nothing(tmp_path, settings, results):
+    """One run, one version of the model, no point of a curve repeated."""
+    first = tracking.publish(tmp_path, settings, results)
+    before = all_runs(tmp_path)[0].to_dictionary()
+    second = tracking.publish(tmp_path, settings, results)
+    assert (first.existed, second.existed) == (False, True)
+    assert (first.run_id, first.model_version) == (second.run_id, second.model_version)
+    (run,) = all_runs(tmp_path)
+    assert run.to_dictionary() == before
+    client = mlflow.MlflowClient(tracking.tracking_uri(tmp_path))
+    assert len(client.search_model_versions("name = 'cifar10-cnn'")) == 1
+    assert client.get_model_version("cifar10-cnn", "1").description == "# A card"
+    assert curve(tmp_path, run.info.run_id, "val/accuracy") == [(1, 0.3), (2, 0.4)]
+
+
+def test_the_run_that_train_opened_is_completed_and_not_doubled(tmp_path, settings, results):
+    """Live curves with a gap: publish fills it, and the run keeps its id."""
+    with tracking.LiveRun(tmp_path, settings, TRAINING, "cnn") as live:
+        live.log(results.history[0])
+    (opened,) = all_runs(tmp_path)
+    assert opened.info.status == "RUNNING"
+    assert opened.data.metrics == {"val/accuracy": 0.3}
+    published = tracking.publish(tmp_path, settings, results)
+    assert published.run_id == opened.info.run_id
+    (run,) = all_runs(tmp_path)
+    assert run.info.status == "FINISHED"
+    assert curve(tmp_path, run.info.run_id, "val/accuracy") == [(1, 0.3), (2, 0.4)]
+    assert run.data.metrics["test/accuracy"] == 0.5
+
+
+def test_a_training_killed_and_begun_again_goes_on_in_its_run(tmp_path, settings, results):
+    """The second process is told of restored epochs, too; none is logged twice."""
+    live = tracking.LiveRun(tmp_path, settings, TRAINING, "cnn")
+    live.log(results.history[0])
+    live.__exit__(KeyboardInterrupt, None, None)
+    assert all_runs(tmp_path)[0].info.status == "FAILED"
+    with tracking.LiveRun(tmp_path, settings, TRAINING, "cnn") as live:
+        for row in results.history:
+            live.log(row)
+    (run,) = all_runs(tmp_path)
+    assert run.info.status == "RUNNING"
+    assert curve(tmp_path, run.info.run_id, "val/accuracy") == [(1, 0.3), (2, 0.4)]
+
+
+def test_experiments_with_equal_results_have_a_run_each(tmp_path, settings, results, monkeypatch):
+    """A name given by the user is never lost, and each run says which experiment it is."""
+    for name in ("one", "two", "one"):
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        monkeypatch.setenv("DVC_EXP_BASELINE_REV", "c" * 40)
+        tracking.publish(tmp_path, settings, results)
+    runs = all_runs(tmp_path)
+    assert sorted(run.info.run_name for run in runs) == ["one", "two"]
+    assert all(run.data.tags["DVC_EXP_BASELINE_REV"] == "c" * 40 for run in runs)
+
+
+def test_many_first_starts_at_once_make_one_store(tmp_path, environment):
+    """Processes that find no store race to make it; the lock lets one of them."""
+    code = (
+        "from pathlib import Path; from pipeline import tracking; from pipeline.params import TrackingParams;"
+        "params = TrackingParams(enabled=True, experiment='cifar10', model='m');"
+        f"print(tracking.connect(Path({str(tmp_path)!r}), params)[1])"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    outputs = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0] * 4, outputs
+    assert len({output.strip() for output, _ in outputs}) == 1
+
+
+def test_a_store_that_cannot_be_reached_is_one_line(tmp_path, settings, results, monkeypatch):
+    """What is missing, and that nothing is lost."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TrackingError, match=r"MLflow store http://127.0.0.1:9: .*run dvc repro track"):
+        tracking.publish(tmp_path, settings, results)
+
+
+class Server:
+    """A real MLflow server on a port of this machine."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder, self.environment = folder, environment
+        self.url = f"http://127.0.0.1:{self.port}"
+        folder.mkdir()
+
+    def start(self) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            f"sqlite:///{self.folder}/server.db",
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+        ]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=1):  # noqa: S310  # our own address
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path, environment):
+    """A server that is running, and is gone after the test."""
+    made = Server(tmp_path / "server", environment)
+    made.start()
+    yield made
+    if made.process.poll() is None:
+        made.kill()
+
+
+def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
+    tmp_path, server, processed, environment, results, settings, monkeypatch
+):
+    """The server is killed after the first epoch: a warning, a trained model; when it is back, one whole run."""
+    changes = SMALL | {"train.epochs": 6}
+    parameters = write_params(tmp_path / "train.yaml", changes)
+    names = {
+        "out": "model",
+        "history": "history.csv",
+        "metrics": "train.json",
+        "runtime": "runtime.json",
+        "checkpoints": "state",
+    }
+    command = [sys.executable, "-m", "stages.train", f"--params={parameters}", f"--data={processed}"]
+    command += [f"--{key}={tmp_path / name}" for key, name in names.items()]
+    train = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment | {"MLFLOW_TRACKING_URI": server.url, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    client = mlflow.MlflowClient(server.url)
+    opened = None
+    while train.poll() is None and not opened:
+        experiment = client.get_experiment_by_name("cifar10")
+        opened = experiment and [run for run in client.search_runs([experiment.experiment_id]) if run.data.metrics]
+    server.kill()
+    _, warnings = train.communicate()
+    assert train.returncode == 0, warnings
+    assert (tmp_path / "model/weights.safetensors").exists()
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 7
+
+    server.start()
+    import dataclasses
+
+    import pandas as pd
+
+    from pipeline import files
+
+    history = pd.read_csv(tmp_path / "history.csv").to_dict("records")
+    identity = files.read_json(tmp_path / "runtime.json")["train/fingerprint"]
+    whole = dataclasses.replace(results, history=history, training=identity)
+    published = tracking.publish(tmp_path, settings, whole)
+    (run,) = all_runs(tmp_path)
+    assert run.info.run_id == published.run_id
+    assert [step for step, _ in curve(tmp_path, run.info.run_id, "train/loss")] == [1, 2, 3, 4, 5, 6]
+    assert run.info.status == "FINISHED"

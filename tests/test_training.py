@@ -1,0 +1,227 @@
+"""Training: it learns, it is reproducible to the bit, it survives being killed, it stops before it breaks weights."""
+
+import dataclasses
+import hashlib
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipeline import checkpoint, dataset, files, training
+from pipeline.checkpoint import TrainingState
+from pipeline.errors import ParamsError, TrainingError
+from tests.conftest import SMALL, write_params
+from tests.imports import ROOT
+
+
+def run(params, data, folder, listeners=()):
+    return training.train(params.model, params.augment, params.train, data, TrainingState(folder), listeners=listeners)
+
+
+def digest(model) -> str:
+    state = model.state_dict()
+    return hashlib.sha256(b"".join(state[key].contiguous().numpy().tobytes() for key in sorted(state))).hexdigest()
+
+
+class KilledError(Exception):
+    """Stands for a crash between two epochs."""
+
+
+def kill_after(epoch):
+    def listener(row):
+        if row["epoch"] == epoch:
+            raise KilledError
+
+    return listener
+
+
+def test_a_small_network_learns_shapes(small_params, data, tmp_path):
+    """Far above chance on images it has not seen, and the history tells the way there."""
+    params = small_params({"train.epochs": 20, "train.lr": 0.05, "train.batch_size": 50, "model.cnn.widths": [16, 32]})
+    easy = {"train": data["test"], "val": data["train"], "test": data["val"]}  # the larger split trains
+    result = run(params, dataset.Dataset(data.metadata, easy), tmp_path)
+    assert result.history[-1]["val/accuracy"] > 0.25
+    assert result.history[-1]["train/loss"] < result.history[0]["train/loss"] - 0.2
+    assert [row["epoch"] for row in result.history] == list(range(1, 21))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(small_params, data, tmp_path):
+    """Reproducible means to the bit."""
+    first = run(small_params(), data, tmp_path / "1")
+    again = run(small_params(), data, tmp_path / "2")
+    other = run(small_params({"train.seed": 1}), data, tmp_path / "3")
+    assert digest(first.model) == digest(again.model)
+    assert first.history == again.history
+    assert digest(first.model) != digest(other.model)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train.optimizer": "adamw", "train.lr": 0.001, "model.cnn.dropout": 0.3},
+        {"train.ema": 0.9, "augment.flip": "random", "augment.cutout": 8, "augment.brightness": 0.1},
+        {"model.arch": "mlp", "model.mlp.hidden": [32], "model.mlp.dropout": 0.2, "train.schedule": "cosine"},
+    ],
+    ids=["sgd", "adamw, dropout", "ema, augmentation", "mlp"],
+)
+def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_params, data, tmp_path, changes):
+    """Optimiser, moving average, batch norm, dropout and augmentation all go on where they were."""
+    params = small_params({"train.epochs": 3, **changes})
+    whole = run(params, data, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        run(params, data, tmp_path / "parts", [kill_after(1)])
+    with pytest.raises(KilledError):
+        run(params, data, tmp_path / "parts", [kill_after(2)])
+    seen = []
+    resumed = run(params, data, tmp_path / "parts", [seen.append])
+    assert digest(resumed.model) == digest(whole.model)
+    assert resumed.history == whole.history
+    assert [row["epoch"] for row in seen] == [1, 2, 3]
+
+
+def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, processed, environment):
+    """SIGKILL in the middle, the same command again: same weights, history and metrics, and no state left behind."""
+    changes = SMALL | {"train.epochs": 12, "tracking.enabled": False}
+    parameters = write_params(tmp_path / "params.yaml", changes)
+
+    def start(name: str) -> subprocess.Popen:
+        out = tmp_path / name
+        arguments = [
+            f"--{kind}={out / path}"
+            for kind, path in {
+                "out": "model",
+                "history": "history.csv",
+                "metrics": "train.json",
+                "runtime": "runtime.json",
+                "checkpoints": "checkpoints",
+            }.items()
+        ]
+        command = [sys.executable, "-m", "stages.train", f"--params={parameters}", f"--data={processed}", *arguments]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+
+    killed = start("killed")
+    for line in killed.stdout:
+        if line.startswith("epoch   3/12"):
+            killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed/model").exists()
+    assert len(list((tmp_path / "killed/checkpoints").rglob("*.safetensors"))) == 1
+    resumed, whole = start("killed"), start("whole")
+    said = resumed.communicate()[0]
+    whole.communicate()
+    assert resumed.returncode == whole.returncode == 0
+    assert "epoch   2/12" in said
+    assert "restored" in said
+    for name in ("model/weights.safetensors", "model/model.json", "history.csv", "train.json"):
+        assert files.sha256(tmp_path / "killed" / name) == files.sha256(tmp_path / "whole" / name), name
+    assert not list((tmp_path / "killed/checkpoints").iterdir())
+
+
+def test_training_stops_at_a_loss_that_is_not_finite_and_leaves_the_weights_as_they_were(small_params, data, cpu):
+    """The message says where and what to do; the optimiser has not moved."""
+    params = small_params()
+    model = training.initial_model(params.model, params.train, data, cpu)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with torch.no_grad():
+        model.classifier[-1].weight[0, 0] = float("inf")
+    before = digest(model.blocks)
+    images = torch.from_numpy(data["train"].images[:8]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(data["train"].labels[:8]).long()
+    model.eval()  # so that batch norm's running statistics stay out of the comparison
+    with pytest.raises(TrainingError, match=r"epoch 3, step 7: the loss is (nan|inf) at lr 0.5.*lower train.lr"):
+        training.train_step(
+            model, optimizer, images, labels, params.train, lr=0.5, precision="fp32", where="epoch 3, step 7"
+        )
+    assert digest(model.blocks) == before
+
+
+def test_metrics_are_exact_over_all_images_of_a_split(small_params, data, cpu):
+    """Sums over images divided by their number, also when the last batch is smaller."""
+    params = small_params()
+    model = training.initial_model(params.model, params.train, data, cpu).eval()
+    odd = dataset.Split(data["test"].images[:777], data["test"].labels[:777])
+    loss, accuracy = training.validate(model, odd, cpu, "fp32")
+    with torch.no_grad():
+        logits = model(torch.from_numpy(odd.images).permute(0, 3, 1, 2))
+    labels = torch.from_numpy(odd.labels).long()
+    assert accuracy == (logits.argmax(1) == labels).float().mean().item()
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_bf16_stays_close_to_fp32_over_ten_steps(small_params, data, tmp_path):
+    """Half the bits, nearly the same training."""
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        params = small_params({"train.precision": precision, "train.batch_size": 50, "train.epochs": 1})
+        losses[precision] = run(params, data, tmp_path / precision).history[0]["train/loss"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_channels_last_is_a_matter_of_speed_only(small_params, data, tmp_path):
+    """The same training in either memory layout, up to rounding."""
+    losses = [
+        run(
+            small_params({"train.channels_last": value, "train.precision": "fp32"}), data, tmp_path / str(value)
+        ).history[-1]["train/loss"]
+        for value in (True, False)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_moving_average_is_what_is_evaluated_and_returned(small_params, data, tmp_path):
+    """After each step, average = decay * average + (1 - decay) * weights; the first step copies."""
+    slow = run(small_params({"train.ema": 0.9999}), data, tmp_path / "slow")
+    off = run(small_params(), data, tmp_path / "off")
+    params = small_params()
+    assert digest(slow.model) != digest(off.model)
+    start = training.initial_model(params.model, params.train, data, torch.device("cpu"))
+
+    def distance(model):
+        return sum((a - b).abs().sum().item() for a, b in zip(model.parameters(), start.parameters(), strict=True))
+
+    assert distance(slow.model) < 0.2 * distance(off.model)
+
+
+def test_gradient_clipping_bounds_the_update(small_params, data, cpu):
+    """With plain SGD at lr 1 the weights move by exactly the allowed norm."""
+    params = small_params({"train.clip_grad_norm": 0.01}).train
+    model = training.initial_model(small_params().model, params, data, cpu)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    images = torch.from_numpy(data["train"].images[:32]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(data["train"].labels[:32]).long()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    training.train_step(model, optimizer, images, labels, params, lr=1.0, precision="fp32", where="")
+    moved = torch.cat([(a - b).flatten() for a, b in zip(model.parameters(), before, strict=True)]).norm()
+    assert moved.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_device_that_is_not_there_is_one_line(small_params, data, tmp_path):
+    """Also on a machine with one GPU, nobody has a hundredth."""
+    params = small_params({"train.device": "cuda:99"})
+    with pytest.raises(ParamsError, match=r"train\.device: found cuda:99, but this machine has"):
+        run(params, data, tmp_path)
+
+
+def test_summary_names_the_final_and_the_best_epoch(small_params, data, tmp_path):
+    """Both are val accuracies; neither is a time."""
+    result = run(small_params(), data, tmp_path)
+    history = [{**row, "val/accuracy": value} for row, value in zip(result.history, (0.4, 0.3), strict=True)]
+    summary = training.summary(dataclasses.replace(result, history=history))
+    assert (summary["val/accuracy"], summary["val/accuracy_best"], summary["val/epoch_best"]) == (0.3, 0.4, 1)
+    assert summary["train/epochs"] == 2
+    assert not any("second" in key for key in summary)
+
+
+def test_a_saved_model_evaluated_again_gives_the_same_accuracy(small_params, data, tmp_path, cpu):
+    """What is on disk is what was measured."""
+    params = small_params({"train.precision": "fp32"})
+    result = run(params, data, tmp_path / "state")
+    checkpoint.save_model(tmp_path / "model", result.model, params.model, data.metadata)
+    saved = checkpoint.load_model(tmp_path / "model")
+    loss, accuracy = training.validate(saved.model, data["val"], cpu, "fp32")
+    assert accuracy == result.history[-1]["val/accuracy"]
+    assert loss == pytest.approx(result.history[-1]["val/loss"], rel=1e-5)
