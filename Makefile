@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
 INSTALLED := .venv/installed
-# The environment has to be in force for what DVC starts, whether or not a person has activated it.
+# In force for what these commands start in turn, above all DVC's stages.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
@@ -22,9 +22,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the experiment "demo", then show the result
-	@dvc exp remove --quiet demo 2>/dev/null || true
-	dvc exp run --temp --name demo --set-param data.dataset=shapes10
-	@python -m pipeline show demo
+	@$(BIN)/dvc exp remove --quiet demo 2>/dev/null || true
+	$(BIN)/dvc exp run --temp --name demo --set-param data.dataset=shapes10
+	@$(BIN)/python -m pipeline show demo
 	@echo
 	@echo "That was the built-in dataset. Next:"
 	@echo "  source .venv/bin/activate                              use the environment in this shell"
@@ -34,18 +34,18 @@ demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the expe
 	@echo "  dvc exp show --only-changed                            compare"
 
 test: $(INSTALLED) ## run the tests: no network, no GPU needed
-	python -m pytest
+	$(BIN)/python -m pytest
 
 lint: $(INSTALLED) ## check style and types
-	ruff check .
-	ruff format --check .
-	mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 ui: $(INSTALLED) ## serve the MLflow UI on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
-	mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 lock: $(INSTALLED) ## pin every package as it is installed now in constraints.txt
-	python -m pip freeze --exclude-editable > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 	@touch $(INSTALLED)
 
 .PHONY: help install demo test lint ui lock

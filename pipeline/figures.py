@@ -121,10 +121,9 @@ def mistakes(
             axes.set_title(text, fontsize=7, loc="center")
         for axes in panels.flat:
             axes.axis("off")
-        which = f"The {len(worst)} most confident of {len(wrong)}" if len(worst) < len(wrong) else f"All {len(wrong)}"
-        text = f"{which} mistakes on {len(labels)} test images: what the network says, what it is"
-        if not len(wrong):
-            text = f"No mistakes on {len(labels)} test images"
+        text = f"Wrong on {len(wrong) or 'none'} of {len(labels)} test images"
+        text += f"; the {len(worst)} most confident" if len(worst) < len(wrong) else ""
+        text += ": what the network says, what it is" if len(wrong) else ""
         figure.suptitle(text, x=0.01, ha="left", fontsize=10)
 
 

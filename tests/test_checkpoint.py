@@ -16,6 +16,7 @@ from pipeline.training import initial_model
 from tests.imports import ROOT
 
 METADATA = dataset.Metadata("shapes10", "0" * 64, tuple("abcdefghij"), (120.1, 110.2, 100.3), (50.5, 51.6, 52.7))
+SGD = {"train.optimizer": "sgd"}
 CHANGES = {"model.mlp.hidden": [16], "model.resnet.depth": 8, "model.resnet.width": 4}
 
 
@@ -152,7 +153,15 @@ def test_a_sidecar_that_describes_another_network_is_refused(saved, key, value, 
 # Training state
 
 
-@pytest.mark.parametrize("changes", [{"train.momentum": 0.9}, {"train.momentum": 0.0}, {"train.optimizer": "adamw"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        SGD | {"train.momentum": 0.9},
+        SGD | {"train.momentum": 0.0},
+        {"train.optimizer": "adamw"},
+        {"train.optimizer": "muon"},
+    ],
+)
 def test_a_restored_training_goes_on_as_if_never_interrupted(small_params, tmp_path, changes):
     """Two steps, a save, two steps in a fresh process's place: identical to four steps, moving average included."""
     params = small_params(changes)

@@ -1,5 +1,7 @@
 """The ONNX graph: the same network for any batch size, the same bytes every time, refused where it differs."""
 
+import copy
+import functools
 import getpass
 import math
 import tempfile
@@ -12,9 +14,11 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from pipeline import exporting
+from pipeline import dataset, exporting
 from pipeline.errors import ExportError
+from pipeline.params import load
 from pipeline.training import initial_model
+from tests.conftest import SMALL, write_params
 from tests.imports import ROOT
 
 ARCHITECTURES = ("cnn", "mlp", "resnet")
@@ -28,16 +32,19 @@ CHANGES = {
 }
 
 
-@pytest.fixture
-def network(small_params, data):
-    """A function from an architecture to a small network whose batch norm has seen some images."""
+@pytest.fixture(scope="module")
+def exported(processed, tmp_path_factory):
+    """A function from an architecture to a small network, whose batch norm has seen images, and its graph."""
+    data = dataset.load(processed, "train")
 
+    @functools.cache  # an export takes a second
     def make(arch):
-        params = small_params({**CHANGES, "model.arch": arch})
+        path = tmp_path_factory.mktemp("params") / "params.yaml"
+        params = load(write_params(path, SMALL | CHANGES | {"model.arch": arch}))
         model = initial_model(params.model, params.train, data, torch.device("cpu"))
         with torch.no_grad():
             model.train()(torch.from_numpy(data["train"].images[:100]).permute(0, 3, 1, 2))
-        return model
+        return model, export(model, data)
 
     return make
 
@@ -57,10 +64,9 @@ def probabilities(graph: bytes, images) -> np.ndarray:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_onnx_runtime_and_pytorch_agree(arch, network, data, images):
+def test_onnx_runtime_and_pytorch_agree(arch, exported, data, images):
     """On images of the dataset as they are on disk, one, seven or all at once; the graph says what it takes."""
-    model = network(arch)
-    graph = export(model, data)
+    model, graph = exported(arch)
     with torch.inference_mode():
         expected = model.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).softmax(1).numpy()
     for count in (1, 7, 64):
@@ -81,10 +87,10 @@ def test_onnx_runtime_and_pytorch_agree(arch, network, data, images):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_the_same_network_gives_the_same_bytes_anywhere(arch, network, data):
+def test_the_same_network_gives_the_same_bytes_anywhere(arch, exported, data):
     """Two exports do not differ by a bit, and no path, user or line of code of this machine is in them."""
-    graph = export(network(arch), data)
-    assert export(network(arch), data) == graph
+    model, graph = exported(arch)
+    assert export(copy.deepcopy(model), data) == graph
     text = graph.decode("latin-1").lower()
     # A user's name can be short enough to occur by chance, hence its folder.
     traces = [
@@ -98,18 +104,18 @@ def test_the_same_network_gives_the_same_bytes_anywhere(arch, network, data):
     assert not [trace for trace in traces if trace != "/" and trace.lower() in text]
 
 
-def test_exporting_leaves_the_network_as_it_was(network, data):
+def test_exporting_leaves_the_network_as_it_was(exported, data):
     """Training could go on; weights and gradients are untouched."""
-    model = network("cnn")
+    model, _ = exported("mlp")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     export(model, data)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_an_image_of_another_kind_is_refused(network, data, images):
+def test_an_image_of_another_kind_is_refused(exported, images):
     """Floats would be taken for grey levels between 0 and 1."""
-    graph = export(network("mlp"), data)
+    _, graph = exported("mlp")
     for wrong in (images.astype(np.float32), images.transpose(0, 3, 1, 2)):
         with pytest.raises(Exception, match="INVALID_ARGUMENT"):
             probabilities(graph, wrong)
@@ -143,28 +149,28 @@ def tampered(graph: bytes, change) -> bytes:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_changed_weight_is_refused(arch, network, data, images):
+def test_a_changed_weight_is_refused(arch, exported, images):
     """The message has the difference, the image and the parameter that limits it."""
-    model = network(arch)
+    model, graph = exported(arch)
 
     def double(values):
         values *= 2
 
-    graph = tampered(export(model, data), double)
+    graph = tampered(graph, double)
     with pytest.raises(
         ExportError, match=r"differ by \S+ in a probability of test image \d+.*export.tolerance 0.0001"
     ):
         exporting.check_parity(model, graph, images, tolerance=TOLERANCE)
 
 
-def test_nan_is_refused(network, data, images):
+def test_nan_is_refused(exported, images):
     """NaN compares as neither larger nor smaller than anything."""
-    model = network("mlp")
+    model, graph = exported("mlp")
 
     def poison(values):
         values.flat[0] = np.nan
 
-    graph = tampered(export(model, data), poison)
+    graph = tampered(graph, poison)
     assert np.isnan(probabilities(graph, images)).any()
     with pytest.raises(ExportError, match="differ by nan"):
         exporting.check_parity(model, graph, images, tolerance=TOLERANCE)
@@ -181,6 +187,7 @@ class Fixed(nn.Module):
         return self.logits.expand(images.shape[0], -1) + 0 * images.float().mean((1, 2, 3))[:, None]
 
 
+@functools.cache
 def graph_of(*logits) -> bytes:
     return exporting.to_onnx(Fixed(*logits), ("a", "b"), 32, {})
 

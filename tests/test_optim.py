@@ -7,36 +7,28 @@ import torch
 from torch import nn
 
 from pipeline import optim
-from pipeline.params import TrainParams
+from pipeline.params import TrainParams, load
+from tests.imports import ROOT
 
-PARAMS = TrainParams(
-    seed=0,
-    epochs=1,
-    batch_size=10,
-    optimizer="sgd",
-    lr=0.4,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="constant",
-    warmup=0.0,
-    label_smoothing=0.0,
-    clip_grad_norm=0.0,
-    ema=0.0,
-    device="cpu",
-    precision="fp32",
-    channels_last=True,
-    compile=False,
-    deterministic=True,
-)
+PLAIN = {
+    "optimizer": "sgd",
+    "lr": 0.4,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "schedule": "constant",
+    "warmup": 0.0,
+}
 
 
 def settings(**changes) -> TrainParams:
-    return TrainParams(**(PARAMS.model_dump() | changes))
+    usual = load(ROOT / "params.yaml").train.model_dump()
+    return TrainParams(**(usual | PLAIN | changes))
 
 
 def rates(steps: int, **changes) -> list[float]:
+    """The learning rates of a whole training, for a peak of 0.4."""
     params = settings(**changes)
-    return [optim.learning_rate(params, step, steps) for step in range(steps)]
+    return [0.4 * optim.schedule(params, step, steps) for step in range(steps)]
 
 
 def torchs(scheduler, steps: int, *, start: float = 0.4, skip: int = 0, **arguments) -> list[float]:
@@ -153,3 +145,44 @@ def test_adamw_takes_momentum_as_beta1():
     for group in optimizer.param_groups:
         assert (group["lr"], group["betas"]) == (0.001, (0.85, 0.999))
     assert [group["weight_decay"] for group in optimizer.param_groups] == [5e-4, 0.0]
+
+
+def test_set_rate_scales_every_group_from_its_own_peak():
+    """Twice in a row is not twice the factor."""
+    optimizer = optim.build(settings(optimizer="muon", lr=0.1, lr_rest=0.02), network())
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    assert sorted(peaks) == [0.02, 0.1]
+    for factor in (0.5, 0.25, 1.0):
+        optim.set_rate(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == [factor * peak for peak in peaks]
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (6, 6)])
+def test_orthogonalisation_keeps_directions_and_levels_their_strengths(shape):
+    """U S V^T becomes roughly U V^T: the same singular vectors, singular values between 0.6 and 1.25, any scale."""
+    torch.manual_seed(0)
+    matrices = torch.randn(3, *shape) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
+    for matrix, found in zip(matrices, optim.orthogonalize(matrices, steps=10), strict=True):
+        assert found.shape == shape
+        left, _, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+        strengths = left.T @ found.double() @ right.T
+        assert ((strengths.diagonal() > 0.6) & (strengths.diagonal() < 1.25)).all()
+        assert (strengths - torch.diag(strengths.diagonal())).abs().max() < 1e-3
+
+
+def test_muon_moves_hidden_weights_by_orthogonal_matrices_and_the_rest_by_sgd():
+    """The size of a gradient does not matter to hidden weights; biases and the last layer follow Nesterov's SGD."""
+    model = network()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = optim.build(settings(optimizer="muon", lr=0.1, lr_rest=0.02, weight_decay=0.0), model)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.grad = 1000 * torch.randn_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        step = (before[name] - parameter.detach()) / (0.1 if name == "0.weight" else 0.02)
+        if name == "0.weight":
+            strengths = torch.linalg.svdvals(step.flatten(1))
+            assert ((strengths > 0.6) & (strengths < 1.25)).all()
+        else:
+            assert torch.allclose(step, 1.9 * parameter.grad, rtol=1e-3, atol=1e-2), name

@@ -1,0 +1,77 @@
+"""README, docs, Makefile, dvc.yaml and params.yaml speak of the same things."""
+
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.cli import app
+from tests.imports import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z]+):.*##", MAKEFILE, re.MULTILINE))
+
+
+def params() -> dict:
+    return YAML(typ="safe").load(ROOT / "params.yaml")
+
+
+def has(tree, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def commands(text: str) -> str:
+    """Return what is set as code: blocks and spans."""
+    return "\n".join(re.findall(r"```.*?```|`[^`]+`", text, re.DOTALL))
+
+
+def test_readme_lists_exactly_the_stages_of_dvc_yaml_in_their_order():
+    """The table under 'The stages'."""
+    section = (ROOT / "README.md").read_text().split("## The stages")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \| .* \| (.*) \|$", section, re.MULTILINE)[1:]
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    assert [name for name, _ in rows] == list(stages)
+    for name, leaves in rows:
+        outs = [out if isinstance(out, str) else next(iter(out)) for out in stages[name].get("outs", [])]
+        assert sorted(re.findall(r"`([^`]+)`", leaves)) == sorted(outs), name
+
+
+def test_readme_shows_every_make_target_but_the_obvious_and_no_other():
+    """help is what `make` does, install what every other target does first."""
+    shown = set(re.findall(r"\bmake ([a-z]+)\b", commands((ROOT / "README.md").read_text())))
+    assert shown == TARGETS - {"help", "install"}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "Makefile", ROOT / ".ci/run"], ids=lambda path: path.name)
+def test_commands_name_targets_params_and_subcommands_that_exist(page: Path):
+    """`make X`, `-S KEY=...`, `python -m pipeline X`, `dvc repro STAGE`."""
+    text = page.read_text() if page.suffix != ".md" else commands(page.read_text())
+    assert set(re.findall(r"\bmake (?:-C \S+ )?([a-z]+)\b", text)) <= TARGETS
+    for key in re.findall(r"(?:-S|--set-param) '?([\w.]+)=", text):
+        assert has(params(), key), key
+    subcommands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert set(re.findall(r"python -m pipeline (\w+)", text)) <= subcommands
+    stages = set(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
+    assert set(re.findall(r"dvc repro (?:-f )?([a-z]\w*)", text)) <= stages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_knobs_and_links_exist(page: Path):
+    """`model.cnn.pooling` is in params.yaml, [a page](docs/x.md) is where it says."""
+    text = page.read_text()
+    groups = "|".join(params())
+    for key in re.findall(rf"`((?:{groups})\.[\w.]+?)(?:[=:][^`]*)?`", text):
+        assert has(params(), key), key
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_no_lock_file_is_committed():
+    """It cannot come from the official archive yet, and another one would mislead."""
+    assert not (ROOT / "dvc.lock").exists() or "dvc.lock" not in (ROOT / ".git/index").read_bytes().decode("latin1")

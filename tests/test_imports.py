@@ -1,0 +1,35 @@
+"""Importing is cheap and does nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.imports import ROOT
+
+HEAVY = ("torch", "mlflow", "onnxruntime", "matplotlib", "pandas", "torchmetrics")
+
+
+def loaded(module: str, environment, cwd) -> set[str]:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["params", "files", "errors", "experiments", "cli", "stage", "dataset", "tracking"])
+def test_light_modules_import_nothing_heavy(module, environment, tmp_path):
+    """params, files and experiments are for asking questions, which should be answered at once."""
+    allowed = {"pandas"} if module in ("experiments", "cli") else set()  # dvc's own dependency may bring it
+    assert not loaded(f"pipeline.{module}", environment, tmp_path) & (set(HEAVY) - allowed)
+
+
+@pytest.mark.parametrize(
+    "module", ["training", "evaluation", "exporting", "figures", "checkpoint", "shapes10", "cifar10"]
+)
+def test_no_module_but_tracking_imports_mlflow_and_none_leaves_a_trace(module, environment, tmp_path):
+    """No folder, log or file appears because of an import."""
+    assert "mlflow" not in loaded(f"pipeline.{module}", environment, tmp_path)
+    assert not list(tmp_path.iterdir())
