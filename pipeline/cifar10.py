@@ -6,6 +6,7 @@ blue planes of a 32x32 image, each row by row.
 """
 
 import gzip
+import shutil
 import tarfile
 import time
 import zlib
@@ -107,7 +108,7 @@ def read(path: Path, on_member: Callable[[str], None] = lambda _: None) -> Archi
                 pass
     except FileNotFoundError:
         raise ArchiveError(f"{path}: no such file; run the download stage (dvc repro download)") from None
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ArchiveError(
             f"{path}: expected a whole .tar.gz, found one that is damaged or cut short ({error}); "
             "delete it and run dvc repro download"
@@ -207,7 +208,7 @@ def _copy(source: Path, sha256: str, out: Path) -> None:
     if found != sha256:
         raise ArchiveError(f"expected SHA-256 {sha256}, found {found}")
     with files.atomic(out) as temporary:
-        temporary.write_bytes(source.read_bytes())
+        shutil.copyfile(source, temporary)
 
 
 def _reason(error: BaseException) -> str:

@@ -115,9 +115,9 @@ class Muon(torch.optim.Optimizer):
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             updates = [self._nesterov(parameter, group["momentum"]) for parameter in parameters]
             if not group["orthogonal"]:
-                torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.add_(update, alpha=-group["lr"])
                 continue
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             by_shape = defaultdict(list)
             for parameter, update in zip(parameters, updates, strict=True):
                 by_shape[parameter.shape].append((parameter, update))
@@ -125,6 +125,7 @@ class Muon(torch.optim.Optimizer):
                 matrices = torch.stack([update.reshape(len(update), -1) for _, update in pairs])
                 scale = max(1.0, matrices.shape[1] / matrices.shape[2]) ** 0.5
                 for (parameter, _), step in zip(pairs, orthogonalize(matrices), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(step.view(shape), alpha=-group["lr"] * scale)
 
     def _nesterov(self, parameter: Tensor, momentum: float) -> Tensor:

@@ -12,17 +12,16 @@ gzip container holds stored blocks, whose bytes do not depend on a compressor.
 from __future__ import annotations
 
 import math
-import struct
-import tarfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+
+from pipeline.stored_tar import StoredTarGz
 
 Ints: TypeAlias = NDArray[np.int32]
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -284,29 +283,6 @@ def generate(images: int, *, seed: int, noise: float, stream: int, first: int = 
     return np.concatenate([np.empty((0, RECORD), np.uint8), *chunks])
 
 
-class _StoredGzip:
-    """Writes a gzip file of stored blocks, the one encoding that no version or build of zlib can vary."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._pending, self._crc, self._size = file, bytearray(), 0, 0
-        file.write(bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255]))  # deflate, no name, time 0, unknown system
-
-    def write(self, data: bytes) -> None:
-        self._crc, self._size = zlib.crc32(data, self._crc), self._size + len(data)
-        self._pending += data
-        while len(self._pending) > 65535:  # the last block is kept back: close() marks it as final
-            self._block(final=False)
-
-    def close(self) -> None:
-        self._block(final=True)
-        self._file.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
-
-    def _block(self, *, final: bool) -> None:
-        block = self._pending[:65535]
-        del self._pending[:65535]
-        self._file.write(struct.pack("<BHH", final, len(block), len(block) ^ 0xFFFF) + block)
-
-
 def write_archive(
     path: Path,
     *,
@@ -323,13 +299,13 @@ def write_archive(
     call leaves half a file: atomicity is the caller's business.
     """
     with path.open("wb") as file:
-        gzip = _StoredGzip(file)
+        archive = StoredTarGz(file)
         names = "".join(f"{name}\n" for name in CLASSES).encode()
-        _add(gzip, "batches.meta.txt", len(names), [names])
+        archive.add(f"{FOLDER}/batches.meta.txt", len(names), [names])
 
         def add_batch(name: str, images: int, stream: int, first: int) -> None:
             chunks = _chunks(images, seed, noise, stream, first)
-            _add(gzip, name, images * RECORD, _counted(chunks, progress))
+            archive.add(f"{FOLDER}/{name}", images * RECORD, _counted(chunks, progress))
 
         first = 0
         for batch in range(1, 6):
@@ -337,8 +313,7 @@ def write_archive(
             add_batch(f"data_batch_{batch}.bin", images, batch, first)
             first += images
         add_batch("test_batch.bin", test_images, TEST_STREAM, 0)
-        gzip.write(bytes(2 * tarfile.BLOCKSIZE))  # the end of a tar file
-        gzip.close()
+        archive.close()
 
 
 def _counted(chunks: Iterator[Bytes], progress: Callable[[int], None] | None) -> Iterator[bytes]:
@@ -346,13 +321,3 @@ def _counted(chunks: Iterator[Bytes], progress: Callable[[int], None] | None) ->
         yield chunk.tobytes()
         if progress:
             progress(len(chunk))
-
-
-def _add(gzip: _StoredGzip, name: str, size: int, parts: Iterable[bytes]) -> None:
-    """Append a file of `size` bytes to a tar file."""
-    member = tarfile.TarInfo(f"{FOLDER}/{name}")  # by default, owner and time are zero or empty
-    member.size = size
-    gzip.write(member.tobuf(tarfile.USTAR_FORMAT))
-    for part in parts:
-        gzip.write(part)
-    gzip.write(bytes(-size % tarfile.BLOCKSIZE))
