@@ -173,6 +173,7 @@ def _fetch_from(source: str, sha256: str, out: Path) -> None:
         _copy(Path(source), sha256, out)
         return
     print(f"fetching {source}", flush=True)
+    pooch.get_logger().setLevel("WARNING")  # it would say the same again
     for attempt in range(1, ATTEMPTS + 1):
         try:
             cached = pooch.retrieve(
