@@ -1,10 +1,12 @@
-"""Read commits and experiments through dvc.api: git and DVC hold the truth, so nothing here needs MLflow."""
+"""Read commits and experiments through DVC: git and DVC hold the truth, so nothing here needs MLflow."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import dvc.api
 from dvc.exceptions import DvcException
+from ruamel.yaml import YAML
 from scmrepo.exceptions import SCMError
 
 from pipeline.errors import PipelineError
@@ -13,16 +15,27 @@ from pipeline.errors import PipelineError
 def metrics(rev: str, repository: Path) -> dict[str, Any]:
     """Return all metrics of a commit or experiment, flat, under the names they have everywhere.
 
+    They are read from the files that the revision's own dvc.yaml declares. (`dvc.api.metrics_show(rev=...)` of
+    dvc 3.67 answers with the workspace's metrics instead.)
+
     Args:
         rev: anything git or DVC resolves: a commit, branch, tag or the name of an experiment.
 
     Raises:
         PipelineError: there is no such revision, or it carries no results.
     """
+    hint = "dvc exp list shows the experiments there are"
     try:
-        found: dict[str, Any] = dvc.api.metrics_show(repo=str(repository), rev=rev)
+        tree = dvc.api.DVCFileSystem(str(repository), rev=rev)
+        stages = YAML(typ="safe").load(tree.read_text("dvc.yaml"))["stages"]
+        paths = [next(iter(entry)) for stage in stages.values() for entry in stage.get("metrics", [])]
+        found: dict[str, Any] = {}
+        for path in paths:
+            found |= json.loads(tree.read_text(path))
     except (DvcException, SCMError) as error:
-        raise PipelineError(f"{rev}: no results: {error}; dvc exp list shows the experiments there are") from None
-    if not found:
-        raise PipelineError(f"{rev}: expected metrics, found none; dvc exp list shows the experiments there are")
+        raise PipelineError(f"{rev}: no results: {error}; {hint}") from None
+    except FileNotFoundError as error:
+        raise PipelineError(
+            f"{rev}: expected the metrics of a finished pipeline, found no {error.filename}; {hint}"
+        ) from None
     return found
