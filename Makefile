@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the expe
 	@echo "  dvc exp show --only-changed                            compare"
 
 test: $(INSTALLED) ## run the tests: no network, no GPU needed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED) ## check style and types
 	$(BIN)/ruff check .

@@ -30,13 +30,16 @@ if TYPE_CHECKING:
 
 DATABASE, ARTIFACTS, LOCK = "mlflow.db", "mlartifacts", ".mlflow.lock"
 
+KIND = "custom_model_development"
+"""Tells MLflow's pages to show an experiment as model training, not as development of language-model apps."""
+
 # Tags that runs are found by.
-EXPERIMENT_TAG, TRAINING_TAG, CONTENT_TAG, COMPLETE_TAG = (
-    "DVC_EXP_NAME",
-    "training_sha256",
-    "content_sha256",
-    "complete",
-)
+EXPERIMENT_TAG = "DVC_EXP_NAME"
+TRAINING_TAG = "training_sha256"
+CONTENT_TAG = "content_sha256"
+COMPLETE_TAG = "complete"
+BASELINE_TAG = "DVC_EXP_BASELINE_REV"
+
 LIVE_TIMEOUT_SECONDS, LIVE_WAIT_SECONDS = 10, 30
 """How long one request of a live curve may take, and how long train waits at its end for those still under way."""
 
@@ -172,7 +175,7 @@ def connect(root: Path, params: TrackingParams) -> tuple["MlflowClient", str]:
             return client, found.experiment_id
         remote = uri.startswith(("http://", "https://", "databricks"))  # such a server knows where artifacts go
         location = None if remote else (root / ARTIFACTS / params.experiment).as_uri()
-        return client, client.create_experiment(params.experiment, artifact_location=location)
+        return client, client.create_experiment(params.experiment, location, {"mlflow.experimentKind": KIND})
 
 
 def tracking_uri(root: Path) -> str:
@@ -184,7 +187,13 @@ def _complete(client: "MlflowClient", run: "Run", params: TrackingParams, result
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     run_id, now = run.info.run_id, int(time.time() * 1000)
-    tags = {**_environment_tags(), **results.tags, CONTENT_TAG: results.content, TRAINING_TAG: results.training}
+    tags = {
+        **_environment_tags(),
+        **results.tags,
+        CONTENT_TAG: results.content,
+        TRAINING_TAG: results.training,
+        "mlflow.note.content": results.card,
+    }
     client.log_batch(
         run_id,
         params=[Param(key, _text(value)) for key, value in results.params.items()],
@@ -301,8 +310,11 @@ def _experiment_name() -> str | None:
 
 def _environment_tags() -> dict[str, str]:
     """Return what DVC says about the experiment, and the versions of what made the run."""
-    tags = {key: os.environ[key] for key in (EXPERIMENT_TAG, "DVC_EXP_BASELINE_REV") if os.environ.get(key)}
-    return tags | {f"version.{package}": version(package) for package in ("dvc", "mlflow", "torch", "onnxruntime")}
+    tags = {key: os.environ[key] for key in (EXPERIMENT_TAG, BASELINE_TAG) if os.environ.get(key)}
+    if BASELINE_TAG in tags:
+        tags["mlflow.source.git.commit"] = tags[BASELINE_TAG]  # MLflow's own tag means the commit one started from
+    tags["mlflow.source.name"] = "dvc.yaml"
+    return tags | {f"version.{package}": version(package) for package in ("dvc", "mlflow", "onnxruntime")}
 
 
 def _text(value: Any) -> str:

@@ -59,17 +59,20 @@ def main(
 
 
 def tags(settings: Params, measured: dict[str, Any]) -> dict[str, str]:
-    """Say what the numbers should be read with: data, seed, device, determinism."""
+    """Say what the numbers should be read with: data, seed, device, determinism, versions."""
     machine = {
-        key.removeprefix("train/"): value
-        for key, value in measured.items()
-        if key.startswith("train/") and isinstance(value, str) and key != "train/fingerprint"
+        key: str(measured[f"train/{key}"]) for key in ("device", "device_name", "threads", "precision", "platform")
     }
-    return machine | {
-        "dataset": measured["data/name"],
-        "seed": str(settings.train.seed),
-        "deterministic": str(settings.train.deterministic).lower(),
-    }
+    versions = {f"version.{key}": measured[f"train/{key}"] for key in ("python", "torch")}
+    return (
+        machine
+        | versions
+        | {
+            "dataset": measured["data/name"],
+            "seed": str(settings.train.seed),
+            "deterministic": str(settings.train.deterministic).lower(),
+        }
+    )
 
 
 def dvc_hash(lock: Path, out: Path) -> str:

@@ -2,6 +2,10 @@
 
 import copy
 import os
+
+# Two test processes side by side: torch's threads, two in each, would only get in one another's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

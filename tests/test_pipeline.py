@@ -11,7 +11,7 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import files
+from pipeline import experiments, files
 from tests.conftest import SMALL, write_params
 from tests.imports import ROOT
 
@@ -173,6 +173,9 @@ def test_results_of_a_revision_can_be_shown_and_compared(clone):
     shown = clone(sys.executable, "-m", "pipeline", "show", "first")
     assert "test accuracy" in shown
     assert "shapes10" in shown
+    first, bins = (experiments.metrics(name, clone.folder) for name in ("first", "bins"))
+    assert first["train/loss"] != bins["train/loss"] == clone.metrics("train")["train/loss"]
+    assert first["model/parameters"] == bins["model/parameters"]
     difference = clone("dvc", "metrics", "diff", "first", "bins", "--json")
     changed = {key for metrics in json.loads(difference).values() for key in metrics}
     assert {"train/loss", "test/loss"} <= changed
