@@ -90,6 +90,7 @@ class Recorder:
 
     def load(self, path: Path) -> params_module.Params:
         loaded = params_module.load(path)
+        self.loaded = loaded  # kept, so that no other object gets the id of one of its sections
         self._name(loaded, "")
         return loaded
 
@@ -112,8 +113,10 @@ class Recorder:
             return value
 
         def read_effective(loaded, *groups):
+            before = set(recorder.found)
             values = EFFECTIVE(loaded, *groups)
-            recorder.found.update(values)
+            recorder.found.clear()  # of what it looked at in order to choose
+            recorder.found.update(before, values)
             return values
 
         patch.setattr(params_module.Section, "__getattribute__", read, raising=False)

@@ -49,7 +49,14 @@ def test_a_wrong_value_gives_its_path_what_was_found_and_what_is_allowed(tmp_pat
         ({"train.batch_size": 50_000}, "train.batch_size: found 50000, expected at most 45000"),
         ({"data.archive": "x.tar.gz"}, "data.sha256: found null, expected a value, as data.archive is set"),
         ({"data.sha256": "0" * 64}, "data.archive: found null, expected a value, as data.sha256 is set"),
-        ({"model.cnn.widths": [8] * 6}, "model.cnn.widths: found 6 blocks, expected at most 5"),
+        (
+            {"model.cnn.widths": [8] * 6, "model.cnn.convs_per_block": 1},
+            "model.cnn.widths: found 6 blocks, expected at most 5",
+        ),
+        (
+            {"model.cnn.convs_per_block": [1, 2]},
+            "model.cnn.convs_per_block: found 2 numbers, expected one for each of the 3",
+        ),
         ({"data.dataset": "shapes10", "data.shapes10.train_images": 4000}, "data.val_images: found 5000"),
     ],
 )
@@ -61,7 +68,12 @@ def test_values_that_cannot_work_together_are_named(tmp_path, changes, expected)
 
 def test_six_blocks_work_without_pooling(tmp_path):
     """The limit on blocks is pooling's, not the network's."""
-    params = load(write_params(tmp_path / "params.yaml", {"model.cnn.widths": [8] * 6, "model.cnn.pooling": "none"}))
+    params = load(
+        write_params(
+            tmp_path / "params.yaml",
+            {"model.cnn.widths": [8] * 6, "model.cnn.convs_per_block": 1, "model.cnn.pooling": "none"},
+        )
+    )
     assert params.model.cnn.widths == (8,) * 6
 
 
@@ -92,7 +104,7 @@ def test_a_file_that_is_not_yaml_or_not_there_is_one_line(tmp_path):
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     """1e-3 is a number in YAML 1.2, which DVC reads, and a string in YAML 1.1."""
     path = write_params(tmp_path / "params.yaml", {})
-    path.write_text(path.read_text().replace("weight_decay: 0.0005", "weight_decay: 5e-4"))
+    path.write_text(path.read_text().replace("weight_decay: 0.1 ", "weight_decay: 5e-4 "))
     assert load(path).train.weight_decay == 0.0005
 
 

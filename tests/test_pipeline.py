@@ -136,9 +136,9 @@ def test_the_registered_model_predicts_what_the_pipeline_predicted(clone):
 
 def test_changing_what_evaluate_reads_does_not_retrain(clone):
     """evaluate and what follows it, and a run of its own in MLflow with train's curves."""
-    output = clone("dvc", "exp", "run", "-n", "bins", "-S", "evaluate.calibration_bins=10")
+    output = clone("dvc", "exp", "run", "-n", "plain", "-S", "evaluate.tta=none")
     assert ran(output) == ["evaluate", "export", "track"]
-    (run,) = [run for run in clone.runs() if run.info.run_name == "bins"]
+    (run,) = [run for run in clone.runs() if run.info.run_name == "plain"]
     client = mlflow.MlflowClient(f"sqlite:///{clone.folder}/mlflow.db")
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 2
     clone("git", "checkout", "-q", ".")
@@ -173,14 +173,14 @@ def test_results_of_a_revision_can_be_shown_and_compared(clone):
     shown = clone(sys.executable, "-m", "pipeline", "show", "first")
     assert "test accuracy" in shown
     assert "shapes10" in shown
-    first, bins = (experiments.metrics(name, clone.folder) for name in ("first", "bins"))
-    assert first["train/loss"] != bins["train/loss"] == clone.metrics("train")["train/loss"]
-    assert first["model/parameters"] == bins["model/parameters"]
-    difference = clone("dvc", "metrics", "diff", "first", "bins", "--json")
+    first, other = (experiments.metrics(name, clone.folder) for name in ("first", "plain"))
+    assert first["train/loss"] != other["train/loss"] == clone.metrics("train")["train/loss"]
+    assert first["model/parameters"] == other["model/parameters"]
+    difference = clone("dvc", "metrics", "diff", "first", "plain", "--json")
     changed = {key for metrics in json.loads(difference).values() for key in metrics}
     assert {"train/loss", "test/loss"} <= changed
     assert "model/parameters" not in changed
-    clone("dvc", "plots", "diff", "first", "bins", "-o", "dvc_plots")
+    clone("dvc", "plots", "diff", "first", "plain", "-o", "dvc_plots")
     page = (clone.folder / "dvc_plots/index.html").read_text()
     for title in ("Loss", "Accuracy", "Confusion", "confusion.png"):
         assert title in page
