@@ -79,7 +79,7 @@ def train(
 
     Args:
         state: where to go on from, if there is something, and what to keep up to date.
-        on_step: called at most twice a second.
+        on_step: called at most twice a second, and at the end of each epoch.
         listeners: called after each epoch, when its state is safe; also for epochs restored from `state`.
 
     Returns:
@@ -127,13 +127,13 @@ def train(
                 params,
                 lr=lr,
                 precision=precision,
-                where=f"epoch {epoch + 1}, step {step % loader.steps + 1}",
+                where=f"epoch {epoch + 1}, step {step - epoch * loader.steps + 1}",
             )
             if params.ema:
                 average.update_parameters(model)
             meter.add(loss, correct, len(labels))
-            if meter.due():
-                done = step % loader.steps + 1
+            done = step % loader.steps + 1
+            if meter.due() or done == loader.steps:
                 on_step(Step(epoch + 1, done, loader.steps, lr, meter.loss, meter.accuracy, meter.images_per_second))
         val_loss, val_accuracy = validate(chosen, data["val"], place, precision)
         progress.history.append(
