@@ -24,6 +24,7 @@ SMALL = {
     "model.cnn.widths": [8, 16],
     "model.cnn.convs_per_block": 1,
     "model.cnn.hidden": [],
+    "train.device": "cpu",
     "train.epochs": 2,
     "train.batch_size": 100,
     "train.lr": 0.01,

@@ -22,7 +22,9 @@ def run(params, data, folder, listeners=()):
 
 def digest(model) -> str:
     state = model.state_dict()
-    return hashlib.sha256(b"".join(state[key].contiguous().numpy().tobytes() for key in sorted(state))).hexdigest()
+    return hashlib.sha256(
+        b"".join(state[key].cpu().contiguous().numpy().tobytes() for key in sorted(state))
+    ).hexdigest()
 
 
 class KilledError(Exception):
@@ -94,6 +96,23 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_p
     assert digest(resumed.model) == digest(whole.model)
     assert resumed.history == whole.history
     assert [row["epoch"] for row in seen] == [1, 2, 3]
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA GPU; the same test runs on every processor above"
+)
+@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet"])
+def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    small_params, data, tmp_path, arch
+):
+    """Deterministic kernels, bfloat16, channels_last: the same bytes again, and after an interruption."""
+    params = small_params({"train.device": "cuda", "train.epochs": 3, "model.arch": arch, "model.resnet.depth": 8})
+    whole = run(params, data, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        run(params, data, tmp_path / "parts", [kill_after(2)])
+    resumed = run(params, data, tmp_path / "parts")
+    assert digest(resumed.model) == digest(whole.model)
+    assert resumed.history == whole.history
 
 
 def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, processed, environment):
