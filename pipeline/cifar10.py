@@ -23,15 +23,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from pipeline import files
 from pipeline.errors import ArchiveError
+from pipeline.params import CLASSES, IMAGE_SIDE
 
 OFFICIAL_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-OFFICIAL_BYTES = 170_052_171
 FOLDER = "cifar-10-batches-bin"
 TRAIN_BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST_BATCH = "test_batch.bin"
 CLASS_NAMES = "batches.meta.txt"
-CHANNELS, SIDE, CLASSES = 3, 32, 10
-RECORD_BYTES = 1 + CHANNELS * SIDE * SIDE
+MEMBERS = len(TRAIN_BATCHES) + 2
+"""Files that an archive of this layout must have: the batches and the class names."""
+CHANNELS = 3
+RECORD_BYTES = 1 + CHANNELS * IMAGE_SIDE * IMAGE_SIDE
 # Far above any batch of this layout, far below what would fill the memory: a guard against decompression bombs.
 LARGEST_MEMBER_BYTES = 1 << 32
 
@@ -254,7 +256,7 @@ def _records(path: Path, name: str, content: bytes) -> tuple[npt.NDArray[np.uint
         raise ArchiveError(
             f"{path}: {FOLDER}/{name}: record {first}: expected a label of 0..{CLASSES - 1}, found {labels[first]}"
         )
-    planes = records[:, 1:].reshape(-1, CHANNELS, SIDE, SIDE)
+    planes = records[:, 1:].reshape(-1, CHANNELS, IMAGE_SIDE, IMAGE_SIDE)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels.copy()
 
 

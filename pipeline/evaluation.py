@@ -36,20 +36,17 @@ class Reliability:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, *, batch_size: int, place: torch.device, tta: str = "none") -> Probs:
+def predict(model: nn.Module, split: Split, *, batch_size: int, place: torch.device, mirror: bool = False) -> Probs:
     """Return (N, classes) float32 probabilities for all images of a split, in their order, computed in float32.
 
     Args:
-        tta: "flip" averages the probabilities of each image and its mirror image; "none" does not.
+        mirror: show the network each image mirrored left and right.
     """
     device.prepare(place, deterministic=True)
     model = model.to(place).eval()
     out = []
     for images, _ in batches(split, batch_size=batch_size, device=place):
-        probs = model(images).softmax(1)
-        if tta == "flip":
-            probs = (probs + model(images.flip(3)).softmax(1)) / 2
-        out.append(probs.cpu())
+        out.append(model(images.flip(3) if mirror else images).softmax(1).cpu())
     return torch.cat(out).numpy()
 
 

@@ -4,7 +4,6 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from pipeline import files
 from pipeline.errors import ExportError
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -129,12 +127,6 @@ def latency(graph: bytes, images: npt.NDArray[np.uint8], *, seconds: float = 1.0
         run([OUTPUT], {INPUT: images})
         times.append(time.perf_counter() - started)
     return float(np.median(times) * 1e3)
-
-
-def write(path: Path, graph: bytes) -> None:
-    """Write a serialised graph atomically."""
-    with files.atomic(path) as temporary:
-        temporary.write_bytes(graph)
 
 
 def _forget_where_it_was_made(graph: onnx.ModelProto) -> None:

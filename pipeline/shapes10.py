@@ -21,6 +21,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from pipeline.cifar10 import CLASS_NAMES, FOLDER, RECORD_BYTES, TEST_BATCH, TRAIN_BATCHES
+from pipeline.params import IMAGE_SIDE
 from pipeline.stored_tar import StoredTarGz
 
 Ints: TypeAlias = NDArray[np.int32]
@@ -30,13 +32,10 @@ Words: TypeAlias = NDArray[np.uint64]
 Polygon: TypeAlias = list[tuple[int, int]]
 
 TEST_STREAM: Final = 0  # training batches 1 to 5 are streams 1 to 5
-FOLDER: Final = "cifar-10-batches-bin"
-SIZE: Final = 32  # pixels
-RECORD: Final = 1 + 3 * SIZE * SIZE  # bytes
 
 _CHUNK: Final = 128  # images drawn at once: the working arrays stay within a core's cache
 _SCENE_WORDS: Final = 112  # 64-bit random words for everything in one image but its noise
-_NOISE_WORDS: Final = 4 * 3 * SIZE * SIZE // 8  # four bytes for each of an image's values
+_NOISE_WORDS: Final = 4 * 3 * IMAGE_SIDE * IMAGE_SIDE // 8  # four bytes for each of an image's values
 _TURN: Final = 1024  # directions in a full turn
 _ONE: Final = 1 << 14  # 1.0 in the fixed-point numbers of cosines and texel coordinates
 _TEXELS: Final = 128  # side of a stencil
@@ -61,7 +60,7 @@ class _Draws:
 
 def _noise(words: Words, noise: float) -> Levels:
     """Bell-shaped noise (n, 3, 32, 32) of standard deviation `noise`: sums of four random bytes."""
-    values = words.astype("<u8").view(np.uint8).reshape(len(words), 4, 3, SIZE, SIZE)
+    values = words.astype("<u8").view(np.uint8).reshape(len(words), 4, 3, IMAGE_SIDE, IMAGE_SIDE)
     total = values[:, 0].astype(np.int32) + values[:, 1] + values[:, 2] + values[:, 3] - 510
     scale = round(noise * 65536 / math.sqrt(4 * (256**2 - 1) / 12))
     return ((total * np.int32(scale) + 32768) >> 16).astype(np.int16)
@@ -156,7 +155,7 @@ def _stencils() -> Levels:
 
 def _coordinate(x_step: Ints, y_step: Ints, start: Ints) -> Ints:
     """A coordinate rising by x_step a column and y_step a row, all (n, 1) -> (n, 32, 32)."""
-    pixels = np.arange(SIZE, dtype=np.int32)
+    pixels = np.arange(IMAGE_SIDE, dtype=np.int32)
     rows: Ints = start + y_step * pixels
     columns: Ints = x_step * pixels
     return np.add(rows[:, :, None], columns[:, None, :])
@@ -181,7 +180,7 @@ def _cover(draws: _Draws, stencil: Ints, radius: Ints, reach: Ints, stretch: int
     centre may lie from the image's; one axis is shrunk to between `stretch` and 128 128ths of the other.
     """
     cos, sin = _direction(draws)
-    x, y = (SIZE * 8 - 8 - reach + (draws.between(0, 1 << 12) * (2 * reach) >> 12) for _ in "xy")
+    x, y = (IMAGE_SIDE * 8 - 8 - reach + (draws.between(0, 1 << 12) * (2 * reach) >> 12) for _ in "xy")
     narrow = radius * draws.between(stretch, 128) >> 7
     texels = []
     for size, x_part, y_part in ((radius, cos, sin), (narrow, -sin, cos)):
@@ -216,7 +215,7 @@ def _texture(draws: _Draws) -> Levels:
     stripes, across = (np.abs((phase & (_ONE - 1)) - _ONE // 2) >> 6 for phase in phases)  # triangle waves
     checker = np.clip(64 + ((stripes - 64) * (across - 64) >> 3), 0, _OPAQUE)
     grid = draws.between(0, _OPAQUE, columns=25).reshape(-1, 5, 5)
-    nodes = np.arange(SIZE, dtype=np.int32)[:, None] - 8 * np.arange(5, dtype=np.int32)
+    nodes = np.arange(IMAGE_SIDE, dtype=np.int32)[:, None] - 8 * np.arange(5, dtype=np.int32)
     ramps = np.maximum(8 - np.abs(nodes), 0)  # (32, 5): bilinear weights of grid nodes eight pixels apart
     blotches = ramps @ grid @ ramps.T >> 6
     share: Ints = np.where(kind < 2, stripes, np.where(kind == 2, checker, blotches))
@@ -226,7 +225,7 @@ def _texture(draws: _Draws) -> Levels:
 def _clutter(draws: _Draws, canvas: Levels, luma: Ints, smallest: int, largest: int) -> None:
     """Paint a piece of `smallest` to `largest` 1/16 pixels in radius on seven of eight images."""
     piece = draws.between(len(CLASSES), len(CLASSES) + len(_PIECES) - 1)[:, 0]
-    cover = _cover(draws, piece, draws.between(smallest, largest), np.full_like(luma, SIZE * 8), stretch=72)
+    cover = _cover(draws, piece, draws.between(smallest, largest), np.full_like(luma, IMAGE_SIDE * 8), stretch=72)
     cover *= draws.between(0, 7)[:, :, None] > 0
     _paint(canvas, cover, _colour(draws, _contrasting(draws, luma, 25, 110), tint=60))
 
@@ -237,7 +236,7 @@ def _images(labels: Ints, words: Words, noise: float) -> Bytes:
     luma = draws.between(40, 215)
     depth = draws.between(-25, 25)
     first, second = _colour(draws, luma - depth, tint=40), _colour(draws, luma + depth, tint=40)
-    canvas = np.repeat(first, SIZE * SIZE, axis=1).reshape(-1, 3, SIZE, SIZE)
+    canvas = np.repeat(first, IMAGE_SIDE * IMAGE_SIDE, axis=1).reshape(-1, 3, IMAGE_SIDE, IMAGE_SIDE)
     _paint(canvas, _texture(draws), second)
     for _ in range(3):
         _clutter(draws, canvas, luma, 36, 88)
@@ -280,7 +279,7 @@ def generate(images: int, *, seed: int, noise: float, stream: int, first: int = 
     Raises ValueError for a value out of range.
     """
     chunks = list(_chunks(images, seed, noise, stream, first))
-    return np.concatenate([np.empty((0, RECORD), np.uint8), *chunks])
+    return np.concatenate([np.empty((0, RECORD_BYTES), np.uint8), *chunks])
 
 
 def write_archive(
@@ -301,18 +300,18 @@ def write_archive(
     with path.open("wb") as file:
         archive = StoredTarGz(file)
         names = "".join(f"{name}\n" for name in CLASSES).encode()
-        archive.add(f"{FOLDER}/batches.meta.txt", len(names), [names])
+        archive.add(f"{FOLDER}/{CLASS_NAMES}", len(names), [names])
 
         def add_batch(name: str, images: int, stream: int, first: int) -> None:
             chunks = _chunks(images, seed, noise, stream, first)
-            archive.add(f"{FOLDER}/{name}", images * RECORD, _counted(chunks, progress))
+            archive.add(f"{FOLDER}/{name}", images * RECORD_BYTES, _counted(chunks, progress))
 
         first = 0
-        for batch in range(1, 6):
-            images = train_images // 5 + (batch <= train_images % 5)
-            add_batch(f"data_batch_{batch}.bin", images, batch, first)
+        for stream, name in enumerate(TRAIN_BATCHES, start=1):
+            images = train_images // 5 + (stream <= train_images % 5)
+            add_batch(name, images, stream, first)
             first += images
-        add_batch("test_batch.bin", test_images, TEST_STREAM, 0)
+        add_batch(TEST_BATCH, test_images, TEST_STREAM, 0)
         archive.close()
 
 

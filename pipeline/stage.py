@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from pipeline import files
 from pipeline.errors import PipelineError
@@ -43,6 +45,15 @@ def guard(app: Callable[[], Any]) -> None:
 def root() -> Path:
     """Return the user's repository, which in `dvc exp run --temp` is not the folder a stage runs in."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+@contextmanager
+def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar in a terminal, nothing in a log; yields the function that advances it."""
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda steps: progress.advance(task, steps)
 
 
 @contextmanager

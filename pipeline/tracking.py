@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
+from pipeline import files
 from pipeline.errors import TrackingError
 from pipeline.params import TrackingParams
 
@@ -254,7 +255,7 @@ def _register(client: "MlflowClient", run: "Run", name: str, results: Results) -
         )
     if not any(model.name == name for model in client.search_registered_models(f"name = '{name}'")):
         client.create_registered_model(name)
-    tags = {CONTENT_TAG: results.content, "onnx_sha256": hashlib.sha256(results.onnx.read_bytes()).hexdigest()}
+    tags = {CONTENT_TAG: results.content, "onnx_sha256": files.sha256(results.onnx)}
     client.create_model_version(
         name, info.model_uri, run.info.run_id, tags=tags, description=results.card, model_id=info.model_id
     )

@@ -18,8 +18,7 @@ from pipeline.checkpoint import TrainingState
 from pipeline.dataset import Dataset, Split
 from pipeline.errors import ParamsError, TrainingError
 from pipeline.loader import TrainLoader, batches
-from pipeline.models.layers import IMAGE_SIDE
-from pipeline.params import AugmentParams, ModelParams, TrainParams, architecture
+from pipeline.params import IMAGE_SIDE, AugmentParams, ModelParams, TrainParams, architecture
 
 VAL_BATCH_SIZE = 1000
 
@@ -92,9 +91,9 @@ def train(
     precision = device.choose_precision(params.precision, place)
     device.prepare(place, deterministic=params.deterministic)
     model = initial_model(model_params, params, data, place)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+    average = _moving_average(model, params.ema) if params.ema else None
     optimizer = optim.build(params, model)
-    modules: dict[str, nn.Module] = {"model": model} | ({"average": average} if params.ema else {})
+    modules: dict[str, nn.Module] = {"model": model} | ({"average": average} if average else {})
     saved = state.restore(modules, optimizer)
     progress = Progress(**saved) if saved else Progress()
     for row, listener in itertools.product(progress.history, listeners):
@@ -109,7 +108,7 @@ def train(
         mean=data.metadata.mean,
     )
     forward = _compiled(model, place) if params.compile else model
-    chosen = average.module if params.ema else model
+    chosen = average.module if average else model
     for epoch in range(len(progress.history), params.epochs):
         started = time.perf_counter()
         torch.manual_seed(augment.generator(params.seed, epoch, "dropout").initial_seed())
@@ -129,7 +128,7 @@ def train(
                 precision=precision,
                 where=f"epoch {epoch + 1}, step {step - epoch * loader.steps + 1}",
             )
-            if params.ema:
+            if average:
                 average.update_parameters(model)
             meter.add(loss, correct, len(labels))
             done = step % loader.steps + 1
@@ -286,6 +285,11 @@ class Meter:
     @property
     def images_per_second(self) -> float:
         return self.images / (time.perf_counter() - self.started)
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch does not annotate it
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def _compiled(model: nn.Module, place: torch.device) -> Any:

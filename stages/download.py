@@ -1,7 +1,5 @@
 """Bring the dataset's archive here: CIFAR-10 from its mirrors, another archive, or the generated shapes10."""
 
-from rich.progress import Progress
-
 from pipeline import cifar10, files, shapes10, stage
 from pipeline.params import load
 
@@ -11,15 +9,15 @@ def main(params: stage.PathOption, out: stage.PathOption, runtime: stage.PathOpt
     with stage.clock("download", runtime):
         if data.dataset == "shapes10":
             made = data.shapes10
-            with Progress(transient=True) as bar, files.atomic(out) as temporary:
-                task = bar.add_task("generating shapes10", total=made.train_images + made.test_images)
+            total = made.train_images + made.test_images
+            with stage.bar("generating shapes10", total) as advance, files.atomic(out) as temporary:
                 shapes10.write_archive(
                     temporary,
                     train_images=made.train_images,
                     test_images=made.test_images,
                     noise=made.noise,
                     seed=made.seed,
-                    progress=lambda images: bar.advance(task, images),
+                    progress=advance,
                 )
         elif data.archive is None or data.sha256 is None:
             cifar10.fetch(data.cifar10.urls, cifar10.OFFICIAL_SHA256, out)

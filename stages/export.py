@@ -31,7 +31,7 @@ def main(
             {"dataset": saved.metadata.name, "weights_sha256": saved.weights_sha256},
         )
         parity = exporting.check_parity(saved.model, graph, images[:PARITY_IMAGES], tolerance=options.tolerance)
-        exporting.write(out, graph)
+        files.write_bytes(out, graph)
         files.write_json(metrics, {**parity, "export/onnx_bytes": len(graph)})
         results = files.read_json(train_metrics) | files.read_json(test_metrics) | parity
         files.write_text(card, model_card.render(saved, results, onnx_name=out.name, onnx_sha256=files.sha256(out)))

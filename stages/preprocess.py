@@ -25,7 +25,8 @@ def main(
     with stage.clock("preprocess", runtime):
         print(f"reading {archive}", flush=True)
         sha256 = files.sha256(archive)
-        raw = cifar10.read(archive)
+        with stage.bar(f"reading {archive}", cifar10.MEMBERS) as advance:
+            raw = cifar10.read(archive, on_member=lambda _: advance(1))
         if settings.data.val_images > len(raw.train_labels) - len(raw.classes):
             raise DatasetError(
                 f"{params}: data.val_images: found {settings.data.val_images}, but {archive} has only "

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 
 # Two test processes side by side: torch's threads, two in each, would only get in one another's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -100,7 +101,5 @@ def cpu() -> torch.device:
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """The environment for the project's commands: this interpreter first, no state of the user's."""
-    import sys
-
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
     return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}", "COLUMNS": "120"}

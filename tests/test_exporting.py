@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from pipeline import dataset, exporting
+from pipeline import dataset, exporting, files
 from pipeline.errors import ExportError
 from pipeline.params import load
 from pipeline.training import initial_model
@@ -215,7 +215,7 @@ def test_the_tolerance_is_inclusive_of_what_it_allows(images):
 
 def test_writing_is_whole_or_not_at_all(tmp_path):
     """The bytes, and nothing beside them."""
-    exporting.write(tmp_path / "model" / "model.onnx", b"graph")
+    files.write_bytes(tmp_path / "model" / "model.onnx", b"graph")
     assert (tmp_path / "model" / "model.onnx").read_bytes() == b"graph"
     assert len(list((tmp_path / "model").iterdir())) == 1
 

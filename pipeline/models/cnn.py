@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from pipeline.models.layers import ACTIVATIONS, IMAGE_SIDE, Normalize, fully_connected, initialize
-from pipeline.params import CnnParams
+from pipeline.models.layers import ACTIVATIONS, Normalize, fully_connected, initialize
+from pipeline.params import IMAGE_SIDE, CnnParams
 
 POOLINGS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
@@ -25,14 +25,7 @@ class Cnn(nn.Module):
         shapes = zip(widths[:-1], params.widths, convs, strict=True)
         self.blocks = nn.Sequential(*(block(params, inputs, outputs, count) for inputs, outputs, count in shapes))
         side = IMAGE_SIDE if params.pooling == "none" else IMAGE_SIDE >> len(params.widths)
-        self.classifier = fully_connected(
-            widths[-1] * side * side,
-            params.hidden,
-            classes,
-            activation=params.activation,
-            norm=params.norm,
-            dropout=params.dropout,
-        )
+        self.classifier = fully_connected(params, widths[-1] * side * side, classes)
         initialize(self, params.init)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-IMAGE_SIDE = 32
+from pipeline.params import CnnParams, MlpParams
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -48,17 +48,15 @@ def initialize(module: nn.Module, init: str) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def fully_connected(
-    inputs: int, hidden: tuple[int, ...], outputs: int, *, activation: str, norm: str, dropout: float
-) -> nn.Sequential:
+def fully_connected(params: CnnParams | MlpParams, inputs: int, outputs: int) -> nn.Sequential:
     """Return layers of [linear, norm, activation, dropout] for each hidden width and a last linear layer."""
     layers: list[nn.Module] = []
-    for width in hidden:
-        layers.append(nn.Linear(inputs, width, bias=norm == "none"))
-        if norm == "batch":
+    for width in params.hidden:
+        layers.append(nn.Linear(inputs, width, bias=params.norm == "none"))
+        if params.norm == "batch":
             layers.append(nn.BatchNorm1d(width))
-        layers.append(ACTIVATIONS[activation]())
-        if dropout:
-            layers.append(nn.Dropout(dropout))
+        layers.append(ACTIVATIONS[params.activation]())
+        if params.dropout:
+            layers.append(nn.Dropout(params.dropout))
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from pipeline.models.layers import IMAGE_SIDE, Normalize, fully_connected, initialize
-from pipeline.params import MlpParams
+from pipeline.models.layers import Normalize, fully_connected, initialize
+from pipeline.params import IMAGE_SIDE, MlpParams
 
 
 class Mlp(nn.Module):
@@ -12,14 +12,7 @@ class Mlp(nn.Module):
     def __init__(self, params: MlpParams, mean: Tensor, std: Tensor, classes: int) -> None:
         super().__init__()
         self.normalize = Normalize(mean, std)
-        self.classifier = fully_connected(
-            3 * IMAGE_SIDE * IMAGE_SIDE,
-            params.hidden,
-            classes,
-            activation=params.activation,
-            norm=params.norm,
-            dropout=params.dropout,
-        )
+        self.classifier = fully_connected(params, 3 * IMAGE_SIDE * IMAGE_SIDE, classes)
         initialize(self, params.init)
 
     def forward(self, images: Tensor) -> Tensor:
