@@ -29,5 +29,13 @@ class ExportError(PipelineError):
     """The exported graph does not do what the trained model does, so nothing was written."""
 
 
+class ResultsError(PipelineError):
+    """A revision or workspace carries no results, or such as don't belong together."""
+
+
 class TrackingError(PipelineError):
     """The MLflow store cannot be reached or does not accept the run."""
+
+
+class PromotionError(PipelineError):
+    """A model is not to take the place of the present one."""

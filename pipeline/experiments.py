@@ -1,41 +1,184 @@
-"""Read commits and experiments through DVC: git and DVC hold the truth, so nothing here needs MLflow."""
+"""Revisions and what they carry, through DVC: git and DVC hold the truth, so nothing here needs MLflow."""
 
-import json
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dvc.api
+import dvc.scm
 from dvc.exceptions import DvcException
-from ruamel.yaml import YAML
+from dvc.repo import Repo
+from dvc.repo.experiments.utils import exp_refs
 from scmrepo.exceptions import SCMError
 
-from pipeline.errors import PipelineError
+from pipeline import results
+from pipeline.errors import PipelineError, ResultsError
+from pipeline.results import Results
+
+WORKSPACE = "workspace"
 
 
-def metrics(rev: str, repository: Path) -> dict[str, Any]:
-    """Return all metrics of a commit or experiment, flat, under the names they have everywhere.
+@dataclass(frozen=True)
+class Revision:
+    """A commit, an experiment, or the workspace.
 
-    They are read from the files that the revision's own dvc.yaml declares. (`dvc.api.metrics_show(rev=...)` of
-    dvc 3.67 answers with the workspace's metrics instead.)
+    Attributes:
+        name: what a person calls it: the experiment's name, what they typed, or an abbreviated commit.
+        sha: of the commit; empty for the workspace.
+        experiment, baseline: name and baseline commit of an experiment; None for others.
+    """
 
-    Args:
-        rev: anything git or DVC resolves: a commit, branch, tag or the name of an experiment.
+    name: str
+    sha: str
+    experiment: str | None = None
+    baseline: str | None = None
+
+
+class Repository:
+    """The revisions of one repository and their files, wherever git or DVC keep them.
 
     Raises:
-        PipelineError: there is no such revision, or it carries no results.
+        PipelineError: the folder is no DVC repository under git.
     """
-    hint = "dvc exp list shows the experiments there are"
-    try:
-        tree = dvc.api.DVCFileSystem(str(repository), rev=rev)
-        stages = YAML(typ="safe").load(tree.read_text("dvc.yaml"))["stages"]
-        paths = [next(iter(entry)) for stage in stages.values() for entry in stage.get("metrics", [])]
-        found: dict[str, Any] = {}
+
+    def __init__(self, root: Path) -> None:
+        try:
+            self.dvc = Repo(str(root))
+        except DvcException:
+            raise PipelineError(f"{root}: expected a DVC repository; go to the one you mean with cd") from None
+        self.root = Path(self.dvc.root_dir)
+        self.scm = self.dvc.scm
+        if isinstance(self.scm, dvc.scm.NoSCM):
+            raise PipelineError(f"{root}: expected a git repository, found none; git init makes one")
+        self._prefix = self.root.relative_to(self.scm.root_dir).as_posix()
+        self._trees: dict[str, Any] = {}
+
+    def __enter__(self) -> "Repository":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dvc.close()
+        self.scm.close()
+
+    def resolve(self, rev: str) -> Revision:
+        """Return what a name means: a commit, branch, tag, experiment or "workspace".
+
+        Raises:
+            PipelineError: there is no such revision.
+        """
+        if rev == WORKSPACE:
+            return Revision(WORKSPACE, "")
+        try:
+            sha = str(dvc.scm.resolve_rev(self.scm, rev))
+        except (DvcException, SCMError) as error:
+            raise PipelineError(f"{rev}: {error}; dvc exp list -A shows the experiments there are") from None
+        named = [found for found in self.experiments() if found.sha == sha]
+        exact = [found for found in named if found.name == rev]
+        if exact or (named and sha.startswith(rev)):
+            return (exact or named)[0]
+        return Revision(rev, sha)
+
+    def experiments(self, baseline: str | None = None) -> list[Revision]:
+        """Return all experiments, or those of one baseline commit, in the order in which they were finished."""
+        found = [
+            Revision(ref.name, self.scm.get_ref(str(ref)), ref.name, ref.baseline_sha)
+            for ref in exp_refs(self.scm)
+            if baseline in (None, ref.baseline_sha)
+        ]
+        return sorted(found, key=lambda revision: (self.time(revision), revision.name))
+
+    def commits(self) -> list[Revision]:
+        """Return the commits of all branches and tags that brought a dvc.lock of their own, oldest first."""
+        first: dict[bytes, tuple[datetime, str]] = {}
+        for sha in self.scm.list_all_commits():
+            try:
+                key = hashlib.sha256(self.read(Revision(sha, sha), results.LOCK)).digest()
+            except FileNotFoundError:
+                continue
+            found = (self.time(Revision(sha, sha)), sha)
+            first[key] = min(first.get(key, found), found)
+        return [Revision(sha[:7], sha) for _, sha in sorted(first.values())]
+
+    def time(self, revision: Revision) -> datetime:
+        """Return when a revision was committed."""
+        return datetime.fromtimestamp(self.scm.resolve_commit(revision.sha).commit_time, UTC)
+
+    def results(self, revision: Revision) -> Results:
+        """Return the record of the pipeline that finished in a revision.
+
+        Raises:
+            ResultsError: it carries none, or files that don't belong together.
+        """
+        try:
+            return results.read(_Files(self, revision))
+        except ResultsError as error:
+            raise ResultsError(
+                f"{revision.name}: no results: {error}; dvc exp list -A shows the experiments there are"
+            ) from None
+
+    def read(self, revision: Revision, path: str) -> bytes:
+        """Return the bytes of a file that git holds.
+
+        Raises:
+            FileNotFoundError: the revision has no such file in git.
+        """
+        if not revision.sha:
+            return (self.root / path).read_bytes()
+        if revision.sha not in self._trees:
+            self._trees[revision.sha] = self.scm.get_fs(revision.sha)
+        with self._trees[revision.sha].open(f"{self._prefix}/{path}", "rb") as file:
+            return bytes(file.read())
+
+    def output(self, revision: Revision, record: Results, path: str) -> bytes:
+        """Return the bytes of an output, or of a file in one, that DVC holds in its cache or a remote.
+
+        Raises:
+            ResultsError: neither has it.
+        """
+        if path in record.outputs:
+            cached = Path(self.dvc.cache.local.oid_to_path(record.outputs[path]))
+            if cached.exists():
+                return cached.read_bytes()
+        try:
+            return bytes(self._filesystem(revision).read_bytes(path))
+        except (DvcException, OSError) as error:
+            raise ResultsError(_absent(revision, path, error)) from None
+
+    def copy(self, revision: Revision, paths: Iterable[str], folder: Path) -> list[str]:
+        """Copy files and folders of a revision, whoever holds them, and return those that nobody has."""
+        missing = []
         for path in paths:
-            found |= json.loads(tree.read_text(path))
-    except (DvcException, SCMError) as error:
-        raise PipelineError(f"{rev}: no results: {error}; {hint}") from None
-    except FileNotFoundError as error:
-        raise PipelineError(
-            f"{rev}: expected the metrics of a finished pipeline, found no {error.filename}; {hint}"
-        ) from None
-    return found
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._filesystem(revision).get(path, str(target), recursive=True)
+            except (DvcException, OSError):
+                shutil.rmtree(target, ignore_errors=True)
+                missing.append(path)
+        return missing
+
+    def _filesystem(self, revision: Revision) -> dvc.api.DVCFileSystem:
+        return dvc.api.DVCFileSystem(str(self.root), rev=revision.sha or None)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files of one revision that git holds: what `results.read` reads."""
+
+    repository: Repository
+    revision: Revision
+
+    def read(self, path: str) -> bytes:
+        return self.repository.read(self.revision, path)
+
+
+def _absent(revision: Revision, path: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return (
+        f"{revision.name}: {path} is neither in DVC's cache nor in a remote ({reason}); "
+        f"dvc fetch brings it, dvc repro makes it again"
+    )

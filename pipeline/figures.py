@@ -157,8 +157,14 @@ def augmentations(
 @contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """Yield a figure to draw on and write it as a PNG that is the same, byte for byte, for the same content."""
-    with style.context(["default", STYLE]):  # whatever a user's own matplotlibrc says
-        figure = Figure(figsize=size, layout="constrained")
+    with styled(size) as figure:
         yield figure
         with files.atomic(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+@contextmanager
+def styled(size: tuple[float, float]) -> Iterator[Figure]:
+    """Yield a figure of (width, height) inches in the project's style, whatever a user's own matplotlibrc says."""
+    with style.context(["default", STYLE]):
+        yield Figure(figsize=size, layout="constrained")

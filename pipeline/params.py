@@ -175,6 +175,8 @@ class ExportParams(Section):
     tolerance: Annotated[float, Field(gt=0, le=0.1)]
     """Largest allowed difference between a probability of ONNX Runtime and PyTorch's."""
     batch_size: Annotated[int, Field(ge=2, le=65536)]
+    min_accuracy: Annotated[float, Field(ge=0, le=1)]
+    """Test accuracy that a model must have to be promoted."""
 
 
 class TrackingParams(Section):
@@ -313,6 +315,11 @@ def _combinations(params: Params) -> Iterator[str]:
             f"train.batch_size: found {train.batch_size}, expected at most {rest}, "
             f"the training images that data.val_images leaves of {source}"
         )
+    elif min(train.batch_size, rest % train.batch_size or rest) == 1 and _normalises_vectors(params.model):
+        yield (
+            f"train.batch_size: found {train.batch_size}, which makes a batch of one of the {rest} training images; "
+            "expected at least 2 in each, as batch normalisation of vectors needs"
+        )
     if (data.archive is None) != (data.sha256 is None):
         given, absent = ("archive", "sha256") if data.sha256 is None else ("sha256", "archive")
         yield f"data.{absent}: found null, expected a value, as data.{given} is set (sha256sum FILE prints a file's)"
@@ -328,3 +335,12 @@ def _combinations(params: Params) -> Iterator[str]:
             f"model.cnn.widths: found {len(cnn.widths)} blocks, expected at most 5 with model.cnn.pooling "
             f"{cnn.pooling}, as each block halves the {IMAGE_SIDE} px side; use fewer blocks or pooling none"
         )
+
+
+def _normalises_vectors(model: ModelParams) -> bool:
+    """Say whether batch normalisation sees one value for each image and channel."""
+    section = architecture(model)
+    if isinstance(section, CnnParams):
+        to_one_pixel = section.pooling == "stride" and IMAGE_SIDE >> len(section.widths) <= 1
+        return section.norm == "batch" and bool(section.hidden or to_one_pixel)
+    return isinstance(section, MlpParams) and section.norm == "batch" and bool(section.hidden)

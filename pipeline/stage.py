@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,12 +62,17 @@ def clock(name: str, path: Path) -> Iterator[dict[str, Any]]:
     """Measure a stage and write what a clock or a meter says to a JSON file that no other stage depends on.
 
     Args:
-        name: of the stage; "NAME/seconds" is measured here.
+        name: of the stage; "NAME/seconds" is measured here, with "NAME/started" and "NAME/ended" in UTC.
 
     Yields:
         A dict for further measurements.
     """
-    measured: dict[str, Any] = {}
+    measured: dict[str, Any] = {f"{name}/started": _now()}
     started = time.perf_counter()
     yield measured
+    measured[f"{name}/ended"] = _now()
     files.write_json(path, {f"{name}/seconds": round(time.perf_counter() - started, 3), **measured})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,10 +1,12 @@
 """Train the network that params.yaml describes; go on where a killed training of the same kind stopped."""
 
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
-from pipeline import dataset, files, stage, tracking
+from pipeline import dataset, files, stage
 from pipeline.params import load
+from pipeline.tracking import live
 
 
 def main(
@@ -35,8 +37,8 @@ def main(
         display = stack.enter_context(TrainingDisplay(settings.train.epochs))
         listeners = [display.epoch]
         if settings.tracking.enabled:
-            live = tracking.LiveRun(stage.root(), settings.tracking, identity, settings.model.arch)
-            listeners.append(stack.enter_context(live).log)
+            run = live.LiveRun(stage.root(), settings.tracking.experiment, identity, settings.model.arch)
+            listeners.append(stack.enter_context(run).log)
         state = checkpoint.TrainingState(stage.root() / checkpoints / identity)
         result = training.train(
             settings.model, settings.augment, settings.train, splits, state, on_step=display.step, listeners=listeners
@@ -48,6 +50,7 @@ def main(
         files.write_json(metrics, training.summary(result))
         images = settings.train.epochs * len(splits["train"])
         measured |= {f"train/{key}": value for key, value in machine.items()}
+        measured |= {f"train/{package}": version(package) for package in ("dvc", "mlflow")}
         measured["train/fingerprint"] = identity
         measured["train/loop_seconds"] = round(result.seconds, 3)
         measured["train/images_per_second"] = round(images / result.seconds, 1)

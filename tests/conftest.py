@@ -14,7 +14,7 @@ import torch
 from ruamel.yaml import YAML
 
 from pipeline import cifar10, dataset, files, params, shapes10
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 # Small enough that a training takes a second or two, and everything else as a user has it.
 SMALL = {

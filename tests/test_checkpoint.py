@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pipeline import checkpoint, dataset, optim
 from pipeline.errors import CheckpointError
 from pipeline.training import initial_model
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 METADATA = dataset.Metadata("shapes10", "0" * 64, tuple("abcdefghij"), (120.1, 110.2, 100.3), (50.5, 51.6, 52.7))
 SGD = {"train.optimizer": "sgd"}

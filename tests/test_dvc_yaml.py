@@ -7,13 +7,17 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import params as params_module
+from pipeline import results
 from pipeline import stage as stage_module
+from pipeline.imports import closure
+from pipeline.tracking import runs
 from tests.conftest import SMALL, write_params
-from tests.imports import ROOT, closure
+from tests.paths import ROOT
 
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Train reports live curves to MLflow, and no output of it depends on that: see the head of dvc.yaml.
-NO_EFFECT_CODE = {"train": {"pipeline/tracking.py"}}
+LIVE = {"pipeline/results.py", *(f"pipeline/tracking/{name}.py" for name in ("__init__", "live", "runs", "store"))}
+NO_EFFECT_CODE = {"train": LIVE}
 NO_EFFECT_PARAMS = {"train": {"tracking"}}
 EFFECTIVE = params_module.Params.effective
 
@@ -28,10 +32,10 @@ def test_code_dependencies_are_what_the_stage_imports(name):
             listed |= {file.relative_to(ROOT).as_posix() for file in path.rglob("*.py")}
         elif dependency.endswith(".py"):
             listed.add(dependency)
-    assert listed == closure(ROOT / f"stages/{name}.py") - NO_EFFECT_CODE.get(name, set())
+    assert listed == closure(ROOT / f"stages/{name}.py", ROOT) - NO_EFFECT_CODE.get(name, set())
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "track"])
 def test_every_path_a_stage_is_given_is_declared(name):
     """An argument is a dependency, an output or a metric, below one, or among those that DVC cannot know."""
     outside = {"params.yaml", "dvc.lock", ".checkpoints"}
@@ -46,8 +50,8 @@ def test_every_path_a_stage_is_given_is_declared(name):
 
 @pytest.fixture(scope="module")
 def reads(tmp_path_factory) -> dict[str, set[str]]:
-    """Run all stages in this process, three times with different parameters, and note each value they read."""
-    found: dict[str, set[str]] = {name: set() for name in STAGES}
+    """Run the stages in this process, three times with different parameters, and note each value they read."""
+    found: dict[str, set[str]] = {name: set() for name in STAGES if name != "track"}
     variants = (
         {"augment.cutout": 4, "augment.brightness": 0.1, "augment.contrast": 0.1},
         {"model.arch": "mlp", "train.optimizer": "adamw", "train.ema": 0.5},
@@ -68,15 +72,12 @@ def _run_all(folder: Path, found: dict[str, set[str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DVC_ROOT", str(folder))
-        (folder / "dvc.lock").write_text(
-            "stages:\n  preprocess:\n    outs:\n    - path: data/processed\n      md5: 0\n"
-        )
-        for name, stage in STAGES.items():
+        for name in found:
             module = importlib.import_module(f"stages.{name}")
             recorder = Recorder(found[name])
             patch.setattr(module, "load", recorder.load)
             recorder.patch(patch)
-            words = stage["cmd"].split()[3:]
+            words = STAGES[name]["cmd"].split()[3:]
             arguments = zip(words[::2], words[1::2], strict=True)
             module.main(**{key[2:].replace("-", "_"): Path(value) for key, value in arguments})
 
@@ -123,7 +124,7 @@ class Recorder:
         patch.setattr(params_module.Params, "effective", read_effective)
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [name for name in STAGES if name != "track"])
 def test_params_are_what_the_stage_reads(reads, name):
     """Each value read is listed, and of what is listed each value is read, for every dataset and architecture."""
     leaves = set()
@@ -136,6 +137,17 @@ def test_params_are_what_the_stage_reads(reads, name):
     # The mirrors are the one thing that tests can't read: they are for the official archive only.
     assert leaves - found <= {"data.cifar10.urls"}
     assert found <= leaves
+
+
+def test_track_depends_on_all_that_a_run_shows():
+    """It reads parameters and paths from dvc.lock: all that other stages read, and their metrics and artifacts."""
+    others = {key for name, stage in STAGES.items() if name != "track" for key in stage["params"]}
+    covered = {key for key in others if any(key.startswith(f"{prefix}.") for prefix in others)}
+    assert set(STAGES["track"]["params"]) == others - covered | {"tracking"}
+    paths = {name: results.options(stage["cmd"]) for name, stage in STAGES.items()}
+    record = results.Results({}, {}, {}, paths, "", {})
+    shown = {path for path in runs.needed(record) if path != "params.yaml"}
+    assert {path for path in STAGES["track"]["deps"] if not path.endswith(".py")} == shown | {"metrics"}
 
 
 def _all_leaves() -> set[str]:

@@ -19,7 +19,7 @@ from pipeline.errors import ExportError
 from pipeline.params import load
 from pipeline.training import initial_model
 from tests.conftest import SMALL, write_params
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 ARCHITECTURES = ("cnn", "mlp", "resnet")
 TOLERANCE = 1e-4

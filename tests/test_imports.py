@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 HEAVY = ("torch", "mlflow", "onnxruntime", "matplotlib", "pandas", "torchmetrics")
 
@@ -19,7 +19,7 @@ def loaded(module: str, environment, cwd) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["params", "files", "errors", "experiments", "cli", "stage", "dataset", "tracking"])
+@pytest.mark.parametrize("module", ["params", "files", "errors", "experiments", "cli", "stage", "dataset", "results"])
 def test_light_modules_import_nothing_heavy(module, environment, tmp_path):
     """params, files and experiments are for asking questions, which should be answered at once."""
     allowed = {"pandas"} if module in ("experiments", "cli") else set()  # dvc's own dependency may bring it

@@ -8,7 +8,7 @@ from torch import nn
 
 from pipeline import optim
 from pipeline.params import TrainParams, load
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 PLAIN = {
     "optimizer": "sgd",

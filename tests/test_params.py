@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import ParamsError
 from pipeline.params import load
 from tests.conftest import write_params
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 
 def lines(path) -> list[str]:
@@ -47,6 +47,8 @@ def test_a_wrong_value_gives_its_path_what_was_found_and_what_is_allowed(tmp_pat
     [
         ({"data.val_images": 49_995}, "data.val_images: found 49995, expected at most 49990"),
         ({"train.batch_size": 50_000}, "train.batch_size: found 50000, expected at most 45000"),
+        ({"train.batch_size": 1}, "train.batch_size: found 1, which makes a batch of one of the 45000"),
+        ({"data.val_images": 4999}, "train.batch_size: found 500, which makes a batch of one of the 45001"),
         ({"data.archive": "x.tar.gz"}, "data.sha256: found null, expected a value, as data.archive is set"),
         ({"data.sha256": "0" * 64}, "data.archive: found null, expected a value, as data.sha256 is set"),
         (

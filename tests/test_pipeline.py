@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from pipeline import experiments, files
 from tests.conftest import SMALL, write_params
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 STAGES = ["download", "preprocess", "train", "evaluate", "export", "track"]
 

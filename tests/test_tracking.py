@@ -1,5 +1,6 @@
 """MLflow as a view that can fail, come late or be told twice, without a run lost or told double."""
 
+import dataclasses
 import os
 import signal
 import socket
@@ -12,124 +13,176 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline import tracking
+from pipeline import files
 from pipeline.errors import TrackingError
+from pipeline.params import load
+from pipeline.results import Results
+from pipeline.tracking import live, runs, store
+from pipeline.tracking.runs import Owner
 from tests.conftest import SMALL, write_params
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 TRAINING = "a" * 64
+NOBODY = Owner()
+SETTINGS = {"experiment": "cifar10", "model": "cifar10-cnn"}
 
 
 @pytest.fixture
-def results(tmp_path) -> tracking.Results:
-    """What a pipeline's files say, with a real ONNX graph."""
-    import torch
-
+def record(tmp_path) -> Results:
+    """The record of a small pipeline whose files, with a real ONNX graph, are in tmp_path."""
     from pipeline import exporting, models
-    from pipeline.params import load
 
     params = load(write_params(tmp_path / "params.yaml", SMALL))
     network = models.build("cnn", params.model.cnn, mean=(1, 2, 3), std=(4, 5, 6), classes=10).eval()
-    assert isinstance(network, torch.nn.Module)
-    onnx = tmp_path / "model.onnx"
-    onnx.write_bytes(exporting.to_onnx(network, tuple("abcdefghij"), 32, {}))
-    figure = tmp_path / "confusion.png"
-    figure.write_bytes(b"a picture")
-    return tracking.Results(
-        params=params.effective(),
-        metrics={"test/accuracy": 0.5, "val/accuracy": 0.4, "model/parameters": 1234},
-        history=[{"epoch": 1, "val/accuracy": 0.3}, {"epoch": 2, "val/accuracy": 0.4}],
-        artifacts={figure: "figures", tmp_path / "params.yaml": ""},
-        tags={"dataset": "shapes10", "seed": "0"},
-        dataset_name="shapes10",
-        dataset_hash="0123456789abcdef0123456789abcdef.dir",
-        dataset_profile={"data/train_images": 500},
-        training=TRAINING,
-        weights="b" * 64,
-        onnx=onnx,
-        card="# A card",
+    (tmp_path / "model.onnx").write_bytes(exporting.to_onnx(network, tuple("abcdefghij"), 32, {}))
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/confusion.png").write_bytes(b"a picture")
+    (tmp_path / "preview.png").write_bytes(b"another")
+    (tmp_path / "predictions.csv").write_text("index,label,predicted\n")
+    (tmp_path / "history.csv").write_text("epoch,val/accuracy\n1,0.3\n2,0.4\n")
+    (tmp_path / "card.md").write_text("# A card")
+    machine = dict.fromkeys((*runs.MACHINE, *runs.VERSIONS), "x")
+    return Results(
+        params=params.effective("data", "augment", "model", "train", "evaluate", "export"),
+        metrics={
+            "data/name": "shapes10",
+            "data/train_images": 500,
+            "model/parameters": 1234,
+            "train/epochs": 2,
+            "train/fingerprint": TRAINING,
+            "train/started": "2026-01-02T03:04:05.678+00:00",
+            "val/accuracy": 0.4,
+            "test/accuracy": 0.5,
+            "export/ended": "2026-01-02T03:05:05.678+00:00",
+            **{f"train/{key}": value for key, value in machine.items()},
+        },
+        outputs={"processed": "0123456789abcdef0123456789abcdef.dir"},
+        paths={
+            "preprocess": {"out": "processed", "preview": "preview.png"},
+            "train": {"params": "params.yaml", "history": "history.csv"},
+            "evaluate": {"predictions": "predictions.csv", "figures-dir": "figures"},
+            "export": {"out": "model.onnx", "card": "card.md"},
+        },
+        content="b" * 64,
+        tracking={},
     )
 
 
 @pytest.fixture
-def settings():
-    """Tracking parameters as they are in params.yaml."""
-    from pipeline.params import TrackingParams
-
-    return TrackingParams(enabled=True, experiment="cifar10", model="cifar10-cnn")
+def publish(tmp_path, record):
+    """A function that publishes that record for an experiment, or for none."""
+    return lambda owner=NOBODY, **changes: runs.publish(
+        tmp_path, SETTINGS, dataclasses.replace(record, **changes), owner, tmp_path
+    )
 
 
 def all_runs(root: Path) -> list:
-    client = mlflow.MlflowClient(tracking.tracking_uri(root))
-    return client.search_runs([client.get_experiment_by_name("cifar10").experiment_id])
+    client, experiment = store.experiment(root, "cifar10")
+    return runs.search(client, experiment)
 
 
 def curve(root: Path, run_id: str, key: str) -> list[tuple[int, float]]:
-    client = mlflow.MlflowClient(tracking.tracking_uri(root))
+    client = mlflow.MlflowClient(store.uri(root))
     return sorted((point.step, point.value) for point in client.get_metric_history(run_id, key))
 
 
-def test_publishing_twice_adds_nothing(tmp_path, settings, results):
+def test_publishing_twice_adds_nothing(tmp_path, publish):
     """One run, one version of the model, no point of a curve repeated."""
-    first = tracking.publish(tmp_path, settings, results)
+    first = publish()
     before = all_runs(tmp_path)[0].to_dictionary()
-    second = tracking.publish(tmp_path, settings, results)
+    second = publish()
     assert (first.existed, second.existed) == (False, True)
     assert (first.run_id, first.model_version) == (second.run_id, second.model_version)
     (run,) = all_runs(tmp_path)
     assert run.to_dictionary() == before
-    client = mlflow.MlflowClient(tracking.tracking_uri(tmp_path))
+    client = mlflow.MlflowClient(store.uri(tmp_path))
     assert len(client.search_model_versions("name = 'cifar10-cnn'")) == 1
     assert client.get_model_version("cifar10-cnn", "1").description == "# A card"
     assert curve(tmp_path, run.info.run_id, "val/accuracy") == [(1, 0.3), (2, 0.4)]
 
 
-def test_the_run_that_train_opened_is_completed_and_not_doubled(tmp_path, settings, results):
+def test_a_run_tells_when_its_results_were_made(tmp_path, publish, record):
+    """Not when they were published: a rebuilt store is in the order of the work."""
+    publish()
+    (run,) = all_runs(tmp_path)
+    assert run.info.start_time == record.started.timestamp() * 1000
+    assert run.info.end_time == record.ended.timestamp() * 1000
+    assert run.data.tags["dataset"] == "shapes10"
+    assert run.data.params["model.cnn.widths"] == "[8, 16]"
+
+
+def test_the_run_that_train_opened_is_completed_and_not_doubled(tmp_path, publish):
     """Live curves with a gap: publish fills it, and the run keeps its id."""
-    with tracking.LiveRun(tmp_path, settings, TRAINING, "cnn") as live:
-        live.log(results.history[0])
-    (opened,) = all_runs(tmp_path)
-    assert opened.info.status == "RUNNING"
-    assert opened.data.metrics == {"val/accuracy": 0.3}
-    published = tracking.publish(tmp_path, settings, results)
-    assert published.run_id == opened.info.run_id
+    with live.LiveRun(tmp_path, "cifar10", TRAINING, "cnn") as opened:
+        opened.log({"epoch": 1, "val/accuracy": 0.3})
+    (run,) = all_runs(tmp_path)
+    assert run.info.status == "RUNNING"
+    assert run.data.metrics == {"val/accuracy": 0.3}
+    assert publish().run_id == run.info.run_id
     (run,) = all_runs(tmp_path)
     assert run.info.status == "FINISHED"
     assert curve(tmp_path, run.info.run_id, "val/accuracy") == [(1, 0.3), (2, 0.4)]
     assert run.data.metrics["test/accuracy"] == 0.5
 
 
-def test_a_training_killed_and_begun_again_goes_on_in_its_run(tmp_path, settings, results):
+def test_a_training_killed_and_begun_again_goes_on_in_its_run(tmp_path):
     """The second process is told of restored epochs, too; none is logged twice."""
-    live = tracking.LiveRun(tmp_path, settings, TRAINING, "cnn")
-    live.log(results.history[0])
-    live.__exit__(KeyboardInterrupt, None, None)
+    killed = live.LiveRun(tmp_path, "cifar10", TRAINING, "cnn")
+    killed.log({"epoch": 1, "val/accuracy": 0.3})
+    killed.__exit__(KeyboardInterrupt, None, None)
     assert all_runs(tmp_path)[0].info.status == "FAILED"
-    with tracking.LiveRun(tmp_path, settings, TRAINING, "cnn") as live:
-        for row in results.history:
-            live.log(row)
+    with live.LiveRun(tmp_path, "cifar10", TRAINING, "cnn") as again:
+        again.log({"epoch": 1, "val/accuracy": 0.3})
+        again.log({"epoch": 2, "val/accuracy": 0.4})
     (run,) = all_runs(tmp_path)
     assert run.info.status == "RUNNING"
     assert curve(tmp_path, run.info.run_id, "val/accuracy") == [(1, 0.3), (2, 0.4)]
 
 
-def test_experiments_with_equal_results_have_a_run_each(tmp_path, settings, results, monkeypatch):
-    """A name given by the user is never lost, and each run says which experiment it is."""
-    for name in ("one", "two", "one"):
-        monkeypatch.setenv("DVC_EXP_NAME", name)
-        monkeypatch.setenv("DVC_EXP_BASELINE_REV", "c" * 40)
-        tracking.publish(tmp_path, settings, results)
-    runs = all_runs(tmp_path)
-    assert sorted(run.info.run_name for run in runs) == ["one", "two"]
-    assert all(run.data.tags["DVC_EXP_BASELINE_REV"] == "c" * 40 for run in runs)
+def test_a_training_repeated_opens_no_second_run(tmp_path, publish):
+    """`dvc repro --force` computes the same bytes, which have a complete run already."""
+    publish()
+    with live.LiveRun(tmp_path, "cifar10", TRAINING, "cnn") as again:
+        again.log({"epoch": 1, "val/accuracy": 0.3})
+    assert publish().existed
+    (run,) = all_runs(tmp_path)
+    assert run.info.status == "FINISHED"
+
+
+def test_experiments_with_equal_results_have_a_run_each(tmp_path, publish):
+    """A name given by the user is never lost; results without one need no run beside those that show the same."""
+    for name, baseline in (("one", "c" * 40), ("two", "c" * 40), ("one", "c" * 40), ("one", "d" * 40)):
+        publish(Owner(name, baseline))
+    assert publish().existed
+    found = [(run.info.run_name, run.data.tags["DVC_EXP_BASELINE_REV"][0]) for run in all_runs(tmp_path)]
+    assert sorted(found) == [("one", "c"), ("one", "d"), ("two", "c")]
+
+
+def test_other_results_under_an_old_name_have_a_run_of_their_own(tmp_path, publish):
+    """`dvc exp run --force -n one` replaces the experiment, not its history."""
+    first, second = publish(Owner("one", "c" * 40)), publish(Owner("one", "c" * 40), content="e" * 64)
+    assert first.run_id != second.run_id
+    assert {run.data.tags["content_sha256"][0] for run in all_runs(tmp_path)} == {"b", "e"}
+
+
+def test_what_is_missing_is_named_and_added_when_it_is_there(tmp_path, publish):
+    """A model that neither cache nor remote has leaves a run that says so, until it turns up."""
+    graph = (tmp_path / "model.onnx").read_bytes()
+    (tmp_path / "model.onnx").unlink()
+    first = publish()
+    assert first.model_version == ""
+    assert all_runs(tmp_path)[0].data.tags["missing"] == "model.onnx"
+    (tmp_path / "model.onnx").write_bytes(graph)
+    second = publish()
+    assert (second.run_id, second.model_version) == (first.run_id, "1")
+    assert "missing" not in all_runs(tmp_path)[0].data.tags
 
 
 def test_many_first_starts_at_once_make_one_store(tmp_path, environment):
     """Processes that find no store race to make it; the lock lets one of them."""
     code = (
-        "from pathlib import Path; from pipeline import tracking; from pipeline.params import TrackingParams;"
-        "params = TrackingParams(enabled=True, experiment='cifar10', model='m');"
-        f"print(tracking.connect(Path({str(tmp_path)!r}), params)[1])"
+        "from pathlib import Path; from pipeline.tracking import store;"
+        f"print(store.experiment(Path({str(tmp_path)!r}), 'cifar10')[1])"
     )
     started = [
         subprocess.Popen(
@@ -147,12 +200,12 @@ def test_many_first_starts_at_once_make_one_store(tmp_path, environment):
     assert len({output.strip() for output, _ in outputs}) == 1
 
 
-def test_a_store_that_cannot_be_reached_is_one_line(tmp_path, settings, results, monkeypatch):
+def test_a_store_that_cannot_be_reached_is_one_line(publish, monkeypatch):
     """What is missing, and that nothing is lost."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TrackingError, match=r"MLflow store http://127.0.0.1:9: .*run dvc repro track"):
-        tracking.publish(tmp_path, settings, results)
+    with pytest.raises(TrackingError, match=r"MLflow store http://127.0.0.1:9: .*run python -m pipeline sync"):
+        publish()
 
 
 class Server:
@@ -211,7 +264,7 @@ def server(tmp_path, environment):
 
 
 def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
-    tmp_path, server, processed, environment, results, settings, monkeypatch
+    tmp_path, server, processed, environment, publish, record, monkeypatch
 ):
     """The server is killed after the first epoch: a warning, a trained model; when it is back, one whole run."""
     changes = SMALL | {"train.epochs": 6}
@@ -246,16 +299,8 @@ def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 7
 
     server.start()
-    import dataclasses
-
-    import pandas as pd
-
-    from pipeline import files
-
-    history = pd.read_csv(tmp_path / "history.csv").to_dict("records")
     identity = files.read_json(tmp_path / "runtime.json")["train/fingerprint"]
-    whole = dataclasses.replace(results, history=history, training=identity)
-    published = tracking.publish(tmp_path, settings, whole)
+    published = publish(metrics=record.metrics | {"train/fingerprint": identity})
     (run,) = all_runs(tmp_path)
     assert run.info.run_id == published.run_id
     assert [step for step, _ in curve(tmp_path, run.info.run_id, "train/loss")] == [1, 2, 3, 4, 5, 6]

@@ -13,7 +13,7 @@ from pipeline import checkpoint, dataset, files, training
 from pipeline.checkpoint import TrainingState
 from pipeline.errors import ParamsError, TrainingError
 from tests.conftest import SMALL, write_params
-from tests.imports import ROOT
+from tests.paths import ROOT
 
 
 def run(params, data, folder, listeners=()):

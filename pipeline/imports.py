@@ -1,22 +1,20 @@
-"""What a module imports of this repository, found by reading its source."""
+"""What a module imports of this repository, found by reading its source: what dvc.yaml has to list."""
 
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
 
-
-def closure(start: Path) -> set[str]:
+def closure(start: Path, root: Path) -> set[str]:
     """Return the repository's files that running `start` can load, relative to its root, itself included."""
     found: set[str] = set()
     waiting = [start]
     while waiting:
         path = waiting.pop()
-        name = path.relative_to(ROOT).as_posix()
+        name = path.relative_to(root).as_posix()
         if name not in found:
             found.add(name)
-            waiting += _packages(path)
-            waiting += [file for module in _imported(path) for file in _files(module)]
+            waiting += _packages(path, root)
+            waiting += [file for module in _imported(path) for file in _files(module, root)]
     return found
 
 
@@ -39,11 +37,11 @@ def _imported(path: Path) -> set[str]:
     return {module for module in modules if module.split(".")[0] in ("pipeline", "stages")}
 
 
-def _files(module: str) -> list[Path]:
-    base = ROOT.joinpath(*module.split("."))
+def _files(module: str, root: Path) -> list[Path]:
+    base = root.joinpath(*module.split("."))
     return [path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()]
 
 
-def _packages(path: Path) -> list[Path]:
+def _packages(path: Path, root: Path) -> list[Path]:
     """Return the `__init__.py` of every package a file lies in: Python runs them first."""
-    return [folder / "__init__.py" for folder in path.parents if folder.is_relative_to(ROOT) and folder != ROOT]
+    return [folder / "__init__.py" for folder in path.parents if folder.is_relative_to(root) and folder != root]

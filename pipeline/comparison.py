@@ -1,0 +1,312 @@
+"""Which of several results is better, by how much, and whether that is luck: what `compare` shows, as data."""
+
+import csv
+import io
+import statistics as mean_and_spread
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import statistics
+from pipeline.errors import PipelineError, ResultsError
+from pipeline.experiments import Repository, Revision
+from pipeline.results import Results
+from pipeline.statistics import Difference
+
+SEED = "train.seed"
+UNCOMPARED = {SEED, "data.archive", "data.cifar10.urls"}
+"""Parameters that don't make two results different kinds: the seed, and where the data came from. Its hash counts."""
+
+SMALLER_IS_BETTER = ("loss", "error", "seconds", "latency", "bytes", "parameters", "macs", "memory", "difference")
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one network said of all test images.
+
+    Attributes:
+        labels, predicted: (N,) class indices, true and predicted.
+        classes: names, by index.
+    """
+
+    labels: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether each image was classified right."""
+        return np.equal(self.labels, self.predicted)
+
+    @property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """(C, C) counts: row the true class, column the predicted one."""
+        size = len(self.classes)
+        return np.bincount(self.labels * size + self.predicted, minlength=size * size).reshape(size, size)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One result: the revision that carries it, what it recorded, and the names of others that carry the very same."""
+
+    revision: Revision
+    record: Results
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def seed(self) -> Any:
+        """The seed of the training."""
+        return self.record.params[SEED]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the leaderboard: trainings that differ in nothing but their seed.
+
+    Attributes:
+        name: of the experiment, or what its names have in common.
+        members: in the order of their seeds, of which each has another.
+        best, on_front: whether it is first by the sort metric, and on the Pareto front of accuracy against MACs.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    best: bool = False
+    on_front: bool = False
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """Parameters but for the seed and where the data came from."""
+        return {key: value for key, value in self.members[0].record.params.items() if key not in UNCOMPARED}
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric of every member that has it."""
+        found = (member.record.metrics.get(metric) for member in self.members)
+        return [value for value in found if isinstance(value, int | float)]
+
+    def mean(self, metric: str) -> float | None:
+        """Return a metric's mean over the members, None if none has it."""
+        values = self.values(metric)
+        return mean_and_spread.fmean(values) if values else None
+
+    def spread(self, metric: str) -> float | None:
+        """Return a metric's standard deviation over the members (n - 1), None for fewer than two."""
+        values = self.values(metric)
+        return mean_and_spread.stdev(values) if len(values) > 1 else None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A row against the baseline, on the test images they share.
+
+    Attributes:
+        row: the candidate.
+        pair: the two trainings whose predictions are compared, baseline first: of the same seed where there is one.
+        difference: in accuracy; over seeds where both have several, else over the images of the pair.
+        adjusted: its p-value after Holm's correction for all contests of the comparison.
+        won, lost: how many images the candidate of the pair alone gets right, and the baseline alone.
+        recall: class -> change in the share of its images that are found.
+    """
+
+    row: Row
+    pair: tuple[Member, Member]
+    difference: Difference
+    adjusted: float
+    won: int
+    lost: int
+    recall: dict[str, float]
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers allow to say."""
+        if self.adjusted >= SIGNIFICANT:
+            return "no difference shown"
+        return "better" if self.difference.value > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, and every other against the baseline.
+
+    Attributes:
+        rows: best first.
+        sort: the metric they are sorted by.
+        differing: parameters in which rows differ that both have.
+        baseline: the row that others are compared against; None if it has no results.
+        contests: one for each other row that has been tested on the same images.
+        notes: what a reader should know besides.
+    """
+
+    rows: tuple[Row, ...]
+    sort: str
+    differing: tuple[str, ...]
+    baseline: Row | None
+    contests: tuple[Contest, ...]
+    notes: tuple[str, ...]
+
+
+def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: Revision, sort: str) -> Comparison:
+    """Compare the results of revisions with one another and with a baseline.
+
+    Args:
+        revisions: those without results are named in the notes.
+        baseline: compared even if it is not among the revisions.
+        sort: the metric that decides which is best.
+
+    Raises:
+        ResultsError: none of the revisions has results.
+        PipelineError: no result has the metric to sort by.
+    """
+    members, notes = _members(repository, _unique([*revisions, baseline]))
+    if not members:
+        raise ResultsError("\n".join(notes) or "no results to compare")
+    rows = _rank(group(members), sort)
+    home = next((row for row in rows if any(_carries(member, baseline) for member in row.members)), None)
+    if home is None:
+        notes = [note for note in notes if not note.startswith(f"{baseline.name}:")]
+        notes.append(f"{baseline.name} carries no results to compare with; name others with --baseline")
+    contests: list[Contest] = []
+    for row in rows if home else ():
+        assert home is not None
+        if row is not home:
+            try:
+                contests.append(_contest(repository, home, row))
+            except ResultsError as error:
+                notes.append(str(error))
+    adjusted = statistics.holm([contest.difference.p_value for contest in contests])
+    notes += [
+        f"{', '.join(member.aliases)}: the same result as {member.revision.name}"
+        for row in rows
+        for member in row.members
+        if member.aliases
+    ]
+    if any(len(row.members) == 1 for row in rows):
+        notes.append("n = 1: one seed says nothing of how much another seed would change; train.seed=0,1,2 tells")
+    return Comparison(
+        tuple(rows),
+        sort,
+        differing(rows),
+        home,
+        tuple(replace(contest, adjusted=p) for contest, p in zip(contests, adjusted, strict=True)),
+        tuple(notes),
+    )
+
+
+def group(members: Iterable[Member]) -> list[Row]:
+    """Put trainings that differ in their seed only into one row.
+
+    Two of the same seed that differ all the same (other code, another machine) go to different rows.
+    """
+    groups: dict[str, dict[Any, Member]] = {}
+    for member in members:
+        kind = sorted((key, value) for key, value in member.record.params.items() if key not in UNCOMPARED)
+        number = 0
+        while member.seed in groups.setdefault(key := repr((kind, member.record.dataset_hash, number)), {}):
+            number += 1
+        groups[key][member.seed] = member
+    ordered = [tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in groups.values()]
+    names = [_common_name([member.revision.name for member in row]) for row in ordered]
+    for number, row in enumerate(ordered):
+        if names.count(names[number]) > 1:
+            names[number] += f" ({row[0].revision.sha[:7]})"
+    return [Row(name, row) for name, row in zip(names, ordered, strict=True)]
+
+
+def differing(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return the parameters for which two rows that both have them disagree."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for key, value in row.params.items():
+            found.setdefault(key, set()).add(repr(value))
+    return tuple(key for key, values in found.items() if len(values) > 1)
+
+
+def predictions(repository: Repository, member: Member) -> Predictions:
+    """Return what a network said of the test images.
+
+    Raises:
+        ResultsError: neither DVC's cache nor a remote has its predictions.
+    """
+    path = member.record.paths["evaluate"]["predictions"]
+    return parse_predictions(repository.output(member.revision, member.record, path))
+
+
+def parse_predictions(content: bytes) -> Predictions:
+    """Read the predictions.csv that evaluate writes."""
+    lines = csv.reader(io.StringIO(content.decode()))
+    classes = tuple(next(lines)[3:])
+    index = {name: number for number, name in enumerate(classes)}
+    labels, predicted = zip(*((index[line[1]], index[line[2]]) for line in lines), strict=True)
+    return Predictions(np.array(labels), np.array(predicted), classes)
+
+
+def _members(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Member], list[str]]:
+    """Return one member for each result, whoever carries it, and why some revisions have none."""
+    found: dict[str, Member] = {}
+    notes = []
+    for revision in revisions:
+        try:
+            member = Member(revision, repository.results(revision))
+        except ResultsError as error:
+            notes.append(str(error))
+            continue
+        known = found.setdefault(member.record.content, member)
+        if known is not member:
+            found[known.record.content] = replace(known, aliases=(*known.aliases, revision.name))
+    return list(found.values()), notes
+
+
+def _carries(member: Member, revision: Revision) -> bool:
+    return member.revision.sha == revision.sha or revision.name in member.aliases
+
+
+def _unique(revisions: Iterable[Revision]) -> list[Revision]:
+    """Return each revision once, experiments before the commits that took them over."""
+    unique = {(revision.sha, revision.experiment): revision for revision in revisions}.values()
+    return sorted(unique, key=lambda revision: revision.experiment is None)
+
+
+def _rank(rows: list[Row], sort: str) -> list[Row]:
+    known = {key for row in rows for member in row.members for key in member.record.metrics}
+    if not any(row.mean(sort) is not None for row in rows):
+        close = sorted(key for key in known if key.split("/")[-1] == sort.split("/")[-1]) or ["val/accuracy"]
+        raise PipelineError(f"--sort: expected a metric that is a number, found {sort}; for instance {close[0]}")
+    sign = 1 if any(word in sort for word in SMALLER_IS_BETTER) else -1
+    worst = float("inf")
+    rows = sorted(rows, key=lambda row: worst if (value := row.mean(sort)) is None else sign * value)
+    cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "test/accuracy"))
+    front = statistics.pareto(cost, gain)
+    return [replace(row, best=number == 0, on_front=front[number]) for number, row in enumerate(rows)]
+
+
+def _contest(repository: Repository, home: Row, row: Row) -> Contest:
+    by_seed = {member.seed: member for member in home.members}
+    candidate = next((member for member in row.members if member.seed in by_seed), row.members[0])
+    base = by_seed.get(candidate.seed, home.members[0])
+    a, b = predictions(repository, base), predictions(repository, candidate)
+    if a.classes != b.classes or not np.array_equal(a.labels, b.labels):
+        raise ResultsError(f"{row.name}: other test images than those of {home.name}, so they can't be compared")
+    if min(len(row.members), len(home.members)) > 1:
+        difference = statistics.welch(home.values("test/accuracy"), row.values("test/accuracy"))
+    else:
+        difference = statistics.paired(a.correct, b.correct)
+    images = np.maximum(a.confusion.sum(1), 1)
+    change = (np.diag(b.confusion) - np.diag(a.confusion)) / images
+    won, lost = int((b.correct & ~a.correct).sum()), int((a.correct & ~b.correct).sum())
+    recall = {name: float(value) for name, value in zip(a.classes, change, strict=True)}
+    return Contest(row, (base, candidate), difference, difference.p_value, won, lost, recall)
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """Return what names share: relu-0 and relu-1 are "relu"; where that is nothing, the first and how many more."""
+    if len(names) == 1:
+        return names[0]
+    shared = 0
+    while len({name[: shared + 1] for name in names}) == 1 and shared < len(names[0]):
+        shared += 1
+    return names[0][:shared].rstrip("-_.") or f"{names[0]} and {len(names) - 1} more"

@@ -1,0 +1,147 @@
+"""A comparison as one self-contained HTML page."""
+
+import csv
+import io
+from importlib.resources import files as package_files
+from typing import Any
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import comparison as comparing
+from pipeline import report_figures, tables
+from pipeline.comparison import Comparison, Contest, Predictions, Row
+from pipeline.errors import ResultsError
+from pipeline.experiments import Repository
+from pipeline.tables import Table
+
+MOST_DETAILS = 6
+"""Contests that are shown with pictures, best first: each adds some 100 kB to the page."""
+
+SHOWN_IMAGES = 12
+STYLES = {"better": "better", "worse": "worse", "no difference shown": "none"}
+
+
+def render(repository: Repository, comparison: Comparison) -> str:
+    """Return the page; it needs no network and no other file."""
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(
+        package_files("pipeline").joinpath("templates/report.html").read_text(encoding="utf-8")
+    )
+    rows, home, contests = comparison.rows, comparison.baseline, comparison.contests
+    dataset = sorted({str(member.record.metrics["data/name"]) for row in rows for member in row.members})
+    count = sum(len(row.members) for row in rows)
+    return template.render(
+        title=f"{count} result{'s' if count > 1 else ''} on {', '.join(dataset)}",
+        subtitle=f"Commit {repository.resolve('HEAD').sha[:7]}; made by python -m pipeline compare --html.",
+        summary=_summary(comparison),
+        leaderboard=tables.leaderboard(comparison),
+        explanation=tables.explanation(comparison),
+        baseline=home.name if home else "",
+        costs=_costs(rows),
+        curves=_curves(repository, rows),
+        contests_table=tables.contests(comparison) if contests else None,
+        contests=[_details(repository, home, contest) for contest in contests[:MOST_DETAILS] if home],
+        omitted=", ".join(contest.row.name for contest in contests[MOST_DETAILS:]),
+    )
+
+
+def _summary(comparison: Comparison) -> str:
+    best = comparison.rows[0]
+    text = f"Best by {comparison.sort}: {best.name}, with {best.mean('test/accuracy') or 0:.2%} on the test images."
+    if comparison.contests and comparison.baseline:
+        verdicts = [contest.verdict for contest in comparison.contests]
+        parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in STYLES if verdict in verdicts]
+        text += f" Against {comparison.baseline.name}: {', '.join(parts)}."
+    return text
+
+
+def _costs(rows: tuple[Row, ...]) -> list[str]:
+    figures = []
+    for metric, label in (("model/macs", "multiply-accumulates an image"), ("train/loop_seconds", "training time, s")):
+        known = [row for row in rows if row.mean(metric) is not None]
+        if known:
+            cost, accuracy = ([row.mean(name) or 0.0 for row in known] for name in (metric, "test/accuracy"))
+            spread = [row.spread("test/accuracy") or 0.0 for row in known]
+            figures.append(report_figures.accuracy_against([row.name for row in known], cost, accuracy, spread, label))
+    return figures
+
+
+def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:
+    histories = {}
+    for row in rows:
+        member = row.members[0]
+        try:
+            content = repository.output(member.revision, member.record, member.record.paths["train"]["history"])
+        except ResultsError:
+            continue  # the table has its last epoch; the curve is in no cache
+        lines = csv.DictReader(io.StringIO(content.decode()))
+        histories[row.name] = [{key: float(value) for key, value in line.items()} for line in lines]
+    if not histories:
+        return []
+    draw = report_figures.learning_curves
+    return [
+        draw(histories, "val/accuracy", "Validation accuracy", "%"),
+        draw(histories, "val/loss", "Validation loss", "nats"),
+    ]
+
+
+def _details(repository: Repository, home: Row, contest: Contest) -> dict[str, Any]:
+    baseline, candidate = (comparing.predictions(repository, member) for member in contest.pair)
+    difference = contest.difference
+    sentence = (
+        f"{difference.value * 100:+.2f} points of test accuracy (95 % interval {difference.low * 100:+.2f} to "
+        f"{difference.high * 100:+.2f}; {difference.test}, p {tables.p_value(difference.p_value)}, after Holm "
+        f"{tables.p_value(contest.adjusted)}). Of seed {contest.pair[1].seed}, {contest.won:,} images are right with "
+        f"{contest.row.name} alone, {contest.lost:,} with {home.name} alone (seed {contest.pair[0].seed})."
+    )
+    return {
+        "name": contest.row.name,
+        "verdict": contest.verdict,
+        "style": STYLES[contest.verdict],
+        "sentence": sentence,
+        "parameters": _parameters(home, contest.row),
+        "recall": _recall(home, contest, baseline, candidate),
+        "confusion": report_figures.confusion_difference(baseline.confusion, candidate.confusion, baseline.classes),
+        "strips": _strips(repository, home, contest, baseline, candidate),
+    }
+
+
+def _parameters(home: Row, row: Row) -> Table:
+    keys = [key for key in (home.params | row.params) if home.params.get(key) != row.params.get(key)]
+    text = [(key, *(tables.text_of(side.params.get(key, tables.ABSENT)) for side in (home, row))) for key in keys]
+    return Table("", ("parameter", home.name, row.name), tuple(text) or (("none", "", ""),), text=3)
+
+
+def _recall(home: Row, contest: Contest, baseline: Predictions, candidate: Predictions) -> Table:
+    rows = []
+    for index, name in enumerate(baseline.classes):
+        shares = [float(side.correct[side.labels == index].mean()) for side in (baseline, candidate)]
+        rows.append((name, *(f"{share:.1%}" for share in shares), f"{(shares[1] - shares[0]) * 100:+.1f}"))
+    return Table("", ("class", home.name, contest.row.name, "points"), tuple(rows))
+
+
+def _strips(
+    repository: Repository, home: Row, contest: Contest, baseline: Predictions, candidate: Predictions
+) -> list[dict[str, str]]:
+    """Return the first images that one of the two alone gets right, for either; none if they are in no cache."""
+    member = contest.pair[1]
+    try:
+        content = repository.output(
+            member.revision, member.record, f"{member.record.paths['preprocess']['out']}/test_images.npy"
+        )
+    except ResultsError:
+        return []
+    images: npt.NDArray[np.uint8] = np.load(io.BytesIO(content), allow_pickle=False)
+    strips = []
+    for winner, mask in (
+        (contest.row.name, candidate.correct & ~baseline.correct),
+        (home.name, baseline.correct & ~candidate.correct),
+    ):
+        chosen = np.flatnonzero(mask)[:SHOWN_IMAGES]
+        names = candidate.classes
+        captions = [f"{names[candidate.predicted[i]]}\n{names[baseline.predicted[i]]}" for i in chosen]
+        if len(chosen):
+            title = f"Right with {winner} alone: {len(chosen)} of {int(mask.sum()):,} images"
+            strips.append({"title": title, "image": report_figures.disagreements(images[chosen], captions)})
+    return strips

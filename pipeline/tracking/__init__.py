@@ -1,0 +1,1 @@
+"""MLflow as a view of what git and DVC hold: the only package that imports mlflow."""

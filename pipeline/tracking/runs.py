@@ -1,0 +1,313 @@
+"""One MLflow run for each result: found by its content and its experiment's name, made whole from files.
+
+Publishing twice adds nothing; publishing late, after a store was away, adds what is missing.
+"""
+
+import csv
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import files
+from pipeline.results import Results
+from pipeline.tracking import store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# Tags that runs are found by. The first two are DVC's names of environment variables that say the same.
+EXPERIMENT_TAG = "DVC_EXP_NAME"
+BASELINE_TAG = "DVC_EXP_BASELINE_REV"
+TRAINING_TAG = "training_sha256"
+CONTENT_TAG = "content_sha256"
+COMPLETE_TAG = "complete"
+MISSING_TAG = "missing"
+"""Files that neither DVC's cache nor a remote had when the run was made."""
+
+NAME_TAG = "mlflow.runName"
+MACHINE = ("device", "device_name", "threads", "precision", "platform")
+VERSIONS = ("python", "torch", "dvc", "mlflow")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The DVC experiment that results belong to, or none: then they are those of a plain `dvc repro` or commit."""
+
+    experiment: str | None = None
+    baseline: str | None = None
+
+    @classmethod
+    def of_this_process(cls) -> "Owner":
+        """Return what DVC says of itself to the stages it starts."""
+        return cls(os.environ.get(EXPERIMENT_TAG) or None, os.environ.get(BASELINE_TAG) or None)
+
+    @classmethod
+    def of(cls, run: "Run") -> "Owner":
+        """Return whose a run is."""
+        return cls(run.data.tags.get(EXPERIMENT_TAG), run.data.tags.get(BASELINE_TAG))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The owner as tags; MLflow's own tag of a commit means the one that work started from."""
+        named = {
+            EXPERIMENT_TAG: self.experiment,
+            BASELINE_TAG: self.baseline,
+            "mlflow.source.git.commit": self.baseline,
+        }
+        return {key: value for key, value in named.items() if value} if self.experiment else {}
+
+    def owns(self, run: "Run") -> bool:
+        """Say whether a run is this owner's."""
+        return Owner.of(run) == self
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a run is: its name and id, the version of its registered model ("" without), whether it was there."""
+
+    name: str
+    run_id: str
+    model_version: str
+    existed: bool
+
+
+def publish(root: Path, settings: Mapping[str, Any], record: Results, owner: Owner, folder: Path) -> Published:
+    """Make the run of these results whole: find or create it, then add what it lacks.
+
+    Args:
+        root: the user's repository, beside whose files the default store lives.
+        settings: "experiment" and "model", as params.yaml's `tracking` has them.
+        folder: where the files that the record names are; what is absent is named in the run's tag "missing".
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses; calling again later completes the run.
+    """
+    with store.errors(root):
+        client, experiment = store.experiment(root, settings["experiment"])
+        model = settings["model"]
+        run = find(client, experiment, record, owner)
+        existed = run is not None and is_complete(run) and MISSING_TAG not in run.data.tags
+        if run is None or not existed:
+            run = run or create(client, experiment, record.training, record.arch, owner, record)
+            _complete(client, run, model, record, owner, folder)
+        return Published(run.info.run_name, run.info.run_id, model_version(client, model, run), existed)
+
+
+def find(client: "MlflowClient", experiment: str, record: Results, owner: Owner) -> "Run | None":
+    """Return the run of these results: complete, or the one that train opened for them.
+
+    Results without an experiment's name have no run of their own while some experiment's run shows the very same.
+    """
+    same = search(client, experiment, f"tags.{CONTENT_TAG} = '{record.content}'")
+    owned = [run for run in same if owner.owns(run)]
+    if owned or (same and not owner.experiment):
+        return max(owned or same, key=is_complete)
+    return next((run for run in of_training(client, experiment, record.training, owner) if not is_complete(run)), None)
+
+
+def of_training(client: "MlflowClient", experiment: str, training: str, owner: Owner) -> list["Run"]:
+    """Return an owner's runs of one very training, oldest first."""
+    return [run for run in search(client, experiment, f"tags.{TRAINING_TAG} = '{training}'") if owner.owns(run)]
+
+
+def search(client: "MlflowClient", experiment: str, condition: str = "") -> list["Run"]:
+    """Return all runs of an MLflow experiment that meet a condition, oldest first."""
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], condition, order_by=["start_time ASC"], page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
+
+
+def is_complete(run: "Run") -> bool:
+    """Say whether a run has all that it is to have, or all that there was."""
+    return run.data.tags.get(COMPLETE_TAG) == "true"
+
+
+def create(
+    client: "MlflowClient", experiment: str, training: str, arch: str, owner: Owner, record: Results | None = None
+) -> "Run":
+    """Open a run; the record, where there is one already, says when it began."""
+    return client.create_run(
+        experiment,
+        start_time=_milliseconds(record.started) if record else None,
+        tags={**owner.tags, TRAINING_TAG: training},
+        run_name=owner.experiment or f"{arch}-{training[:7]}",
+    )
+
+
+def log_history(
+    client: "MlflowClient",
+    run: "Run",
+    rows: Sequence[Mapping[str, float]],
+    *,
+    began: int | None = None,
+    ended: int | None = None,
+) -> None:
+    """Add the epochs that a run lacks, and no other: neither a gap nor a repeat in its curves.
+
+    Args:
+        rows: "epoch" (from 1) and its metrics, one an epoch.
+        began, ended: milliseconds since 1970, between which the epochs are spread; default: they end now.
+    """
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    logged: dict[str, set[int]] = {}
+    metrics = []
+    for number, row in enumerate(rows, start=1):
+        step = int(row["epoch"])
+        when = now if began is None or ended is None else began + (ended - began) * number // len(rows)
+        for key in row.keys() - {"epoch"}:
+            if key not in logged:
+                logged[key] = {metric.step for metric in client.get_metric_history(run.info.run_id, key)}
+            if step not in logged[key]:
+                metrics.append(Metric(key, float(row[key]), when, step))
+    for start in range(0, len(metrics), 1000):  # what one request may carry
+        client.log_batch(run.info.run_id, metrics=metrics[start : start + 1000])
+
+
+def artifacts(record: Results) -> dict[str, str]:
+    """Return path -> folder in the run, of all files that a run shows."""
+    path = record.paths
+    shown = {path["train"]["params"]: "", path["export"]["card"]: ""}
+    shown |= {path["train"]["history"]: "", path["evaluate"]["predictions"]: ""}
+    return shown | {path["preprocess"]["preview"]: "figures", path["evaluate"]["figures-dir"]: "figures"}
+
+
+def needed(record: Results) -> list[str]:
+    """Return the paths that `publish` reads below its folder."""
+    return [*artifacts(record), record.paths["export"]["out"]]
+
+
+def model_version(client: "MlflowClient", model: str, run: "Run") -> str:
+    """Return the version of the registered model that came from a run, "" if there is none."""
+    versions = client.search_model_versions(f"name = '{model}' and run_id = '{run.info.run_id}'")
+    return str(versions[0].version) if versions else ""
+
+
+def _complete(client: "MlflowClient", run: "Run", model: str, record: Results, owner: Owner, folder: Path) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    run_id = run.info.run_id
+    began, ended = _milliseconds(record.started), _milliseconds(record.ended)
+    missing = [path for path in needed(record) if not (folder / path).exists()]
+    card = folder / record.paths["export"]["card"]
+    tags = {**_tags(record), **owner.tags, CONTENT_TAG: record.content, TRAINING_TAG: record.training}
+    if card.exists():
+        tags["mlflow.note.content"] = card.read_text(encoding="utf-8")
+    client.log_batch(
+        run_id,
+        params=[Param(key, _text(value)) for key, value in record.params.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    history = _read_history(folder / record.paths["train"]["history"])
+    log_history(client, run, history, began=began, ended=ended)
+    curves = {key for row in history for key in row}
+    numbers = {key: value for key, value in record.metrics.items() if isinstance(value, int | float)}
+    finals = [
+        Metric(key, value, ended, record.metrics["train/epochs"])
+        for key, value in numbers.items()
+        if key not in curves and key not in run.data.metrics
+    ]
+    client.log_batch(run_id, metrics=finals)
+    for path, place in artifacts(record).items():
+        found = folder / path
+        for file in sorted(found.iterdir()) if found.is_dir() else [found] if found.exists() else []:
+            client.log_artifact(run_id, str(file), place or None)
+    _log_dataset(client, run, record)
+    graph = folder / record.paths["export"]["out"]
+    if graph.exists() and not model_version(client, model, run):
+        _register(client, run, model, record, graph, tags.get("mlflow.note.content", ""))
+    if missing:
+        client.set_tag(run_id, MISSING_TAG, " ".join(missing))
+    elif MISSING_TAG in run.data.tags:
+        client.delete_tag(run_id, MISSING_TAG)
+    client.set_terminated(run_id, "FINISHED", end_time=ended)
+    client.set_tag(run_id, COMPLETE_TAG, "true")
+
+
+def _tags(record: Results) -> dict[str, str]:
+    """Say what the numbers should be read with: data, seed, device, determinism, versions."""
+    measured, params = record.metrics, record.params
+    return {
+        **{key: str(measured[f"train/{key}"]) for key in MACHINE},
+        **{f"version.{key}": str(measured[f"train/{key}"]) for key in VERSIONS if f"train/{key}" in measured},
+        "dataset": str(measured["data/name"]),
+        "seed": str(params["train.seed"]),
+        "deterministic": _text(params["train.deterministic"]),
+        "mlflow.source.name": "dvc.yaml",
+    }
+
+
+def _log_dataset(client: "MlflowClient", run: "Run", record: Results) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if run.inputs and run.inputs.dataset_inputs:
+        return
+    dataset = Dataset(
+        record.metrics["data/name"],
+        record.dataset_hash[:36],
+        "dvc",
+        json.dumps({"dvc_hash": record.dataset_hash}),
+        profile=json.dumps({key: value for key, value in record.metrics.items() if key.startswith("data/")}),
+    )
+    client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def _register(client: "MlflowClient", run: "Run", name: str, record: Results, graph_file: Path, card: str) -> None:
+    """Log the ONNX model to a run and register it as a new version."""
+    import mlflow.onnx
+    import numpy as np
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    graph = onnx.load(graph_file)
+    images, probabilities = graph.graph.input[0], graph.graph.output[0]
+    shape = [dimension.dim_value or -1 for dimension in images.type.tensor_type.shape.dim]
+    classes = probabilities.type.tensor_type.shape.dim[1].dim_value
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype("uint8"), shape, images.name)]),
+        Schema([TensorSpec(np.dtype("float32"), [-1, classes], probabilities.name)]),
+    )
+    example = {images.name: np.zeros((1, *shape[1:]), np.uint8)}
+    with mlflow.start_run(run_id=run.info.run_id):
+        info = mlflow.onnx.log_model(
+            graph,
+            name="model",
+            signature=signature,
+            input_example=example,
+            save_as_external_data=False,
+            pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "onnx", "onnxruntime")],
+        )
+    if not any(model.name == name for model in client.search_registered_models(f"name = '{name}'")):
+        client.create_registered_model(name)
+    tags = {CONTENT_TAG: record.content, "onnx_sha256": files.sha256(graph_file)}
+    client.create_model_version(
+        name, info.model_uri, run.info.run_id, tags=tags, description=card, model_id=info.model_id
+    )
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

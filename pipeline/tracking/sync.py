@@ -1,0 +1,217 @@
+"""Bring MLflow into line with git and DVC, which hold the truth: rebuild, complete, rename, mark."""
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ResultsError
+from pipeline.experiments import Repository, Revision
+from pipeline.results import Results
+from pipeline.tracking import runs, store
+from pipeline.tracking.runs import Owner
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+REVISIONS_TAG = "revisions"
+"""The commits that carry a run's results: the experiment's own, and those of branches and tags."""
+
+GONE_TAG = "dvc_experiment"
+"""Set to "gone" on a run whose experiment has been removed or replaced; the run itself stays."""
+
+MOST_REVISIONS = 100  # what a tag has room for
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Results, whose they are, and the commits that carry them; the first is the one to read files from."""
+
+    record: Results
+    owner: Owner
+    revisions: tuple[Revision, ...]
+
+    @property
+    def revisions_tag(self) -> str:
+        """The commits as the value of a tag."""
+        return " ".join(revision.sha for revision in self.revisions[:MOST_REVISIONS])
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing to do.
+
+    Attributes:
+        verb: "create" or "complete" a run, "rename" it, "tag" it with its commits, or mark it as "gone".
+        name: of the experiment or commit.
+        run: the run as it is; None if it is to be created.
+        carried: the results it shows; None if it is "gone".
+    """
+
+    verb: str
+    name: str
+    run: "Run | None"
+    carried: Carried | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What differs between MLflow and git with DVC.
+
+    Attributes:
+        changes: to be applied in this order, so that the model's versions are registered in the order of results.
+        unchanged: how many results have the run that they should have.
+        skipped: name of a revision -> why it has no run.
+    """
+
+    changes: list[Change]
+    unchanged: int
+    skipped: dict[str, str]
+
+
+def plan(repository: Repository, settings: Mapping[str, str], names: Iterable[str] = ()) -> Plan:
+    """Compare MLflow with git and DVC.
+
+    Args:
+        settings: "experiment" and "model" of MLflow, for results whose own track stage never ran.
+        names: of revisions to look at; none: all experiments, and every commit of every branch and tag.
+
+    Raises:
+        PipelineError: a revision does not exist, or the store cannot be reached.
+    """
+    revisions = [repository.resolve(name) for name in names]
+    everything = not revisions
+    experiments = repository.experiments()
+    carried, skipped = collect(repository, revisions or [*experiments, *repository.commits()])
+    alive = {Owner(found.experiment, found.baseline) for found in experiments}
+    changes: list[Change] = []
+    with store.errors(repository.root):
+        for experiment in {settings["experiment"], *(_settings(item, settings)["experiment"] for item in carried)}:
+            client, experiment_id = store.experiment(repository.root, experiment)
+            known = runs.search(client, experiment_id)
+            for item in carried:
+                if _settings(item, settings)["experiment"] == experiment:
+                    run = _match(known, item, alive)
+                    known = [other for other in known if run is None or other.info.run_id != run.info.run_id]
+                    changes += _changes(repository, item, run)
+            if everything:
+                changes += [Change("gone", run.info.run_name, run, None) for run in known if _is_gone(run, alive)]
+    concerned = sum(change.carried is not None for change in changes)
+    return Plan(changes, len(carried) - concerned, skipped)
+
+
+def apply(repository: Repository, settings: Mapping[str, str], change: Change) -> None:
+    """Make one change.
+
+    Raises:
+        TrackingError: the store cannot be reached or refuses; planning again finds what is left to do.
+    """
+    with store.errors(repository.root):
+        client = store.client(repository.root)
+        if change.carried is None:
+            assert change.run is not None
+            client.set_tag(change.run.info.run_id, GONE_TAG, "gone")
+            return
+        carried, revision = change.carried, change.carried.revisions[0]
+        if change.verb in ("create", "complete"):
+            with tempfile.TemporaryDirectory() as folder:
+                repository.copy(revision, runs.needed(carried.record), Path(folder))
+                run_id = runs.publish(
+                    repository.root, _settings(carried, settings), carried.record, carried.owner, Path(folder)
+                ).run_id
+        else:
+            assert change.run is not None
+            run_id = change.run.info.run_id
+        for key, value in (carried.owner.tags | {REVISIONS_TAG: carried.revisions_tag}).items():
+            client.set_tag(run_id, key, value)
+        if carried.owner.experiment:
+            client.set_tag(run_id, runs.NAME_TAG, carried.owner.experiment)
+        if change.run and GONE_TAG in change.run.data.tags:
+            client.delete_tag(run_id, GONE_TAG)
+
+
+def collect(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Carried], dict[str, str]]:
+    """Return the results of revisions, oldest first, and why others have none.
+
+    A commit whose results are those of an experiment is one more carrier of them, as after `dvc exp apply`.
+    """
+    found: dict[tuple[str, Owner], Carried] = {}
+    skipped: dict[str, str] = {}
+    for revision in sorted(revisions, key=lambda revision: revision.experiment is None):
+        try:
+            record = repository.results(revision)
+        except ResultsError as error:
+            skipped[revision.name] = str(error)
+            continue
+        if not record.tracking.get("enabled", True):
+            skipped[revision.name] = f"{revision.name}: its parameters say tracking.enabled: false"
+            continue
+        owner = Owner(revision.experiment, revision.baseline)
+        same = [key for key in found if key[0] == record.content]
+        key = same[0] if same and not owner.experiment else (record.content, owner)
+        carried = found.setdefault(key, Carried(record, owner, ()))
+        if revision.sha not in {known.sha for known in carried.revisions}:  # a branch can point to an experiment
+            found[key] = replace(carried, revisions=(*carried.revisions, revision))
+    return sorted(found.values(), key=lambda carried: repository.time(carried.revisions[0])), skipped
+
+
+def _changes(repository: Repository, item: Carried, run: "Run | None") -> list[Change]:
+    """Return what it takes to make a run show these results: nothing, or one change."""
+    name = item.revisions[0].name
+    if run is None:
+        return [Change("create", name, None, item)]
+    tags = run.data.tags
+    if not runs.is_complete(run) or _has_what_was_missing(repository, item, run):
+        return [Change("complete", name, run, item)]
+    if item.owner.experiment and not item.owner.owns(run):
+        return [Change("rename", f"{run.info.run_name} to {name}", run, item)]
+    if tags.get(REVISIONS_TAG) != item.revisions_tag or GONE_TAG in tags:
+        return [Change("tag", name, run, item)]
+    return []
+
+
+def _match(known: list["Run"], item: Carried, alive: set[Owner]) -> "Run | None":
+    """Return the run that shows these results, or that of an experiment which has been renamed since."""
+    same = [run for run in known if run.data.tags.get(runs.CONTENT_TAG) == item.record.content]
+    owned = [run for run in same if item.owner.owns(run)]
+    if owned or not item.owner.experiment:
+        return max(owned or same, key=runs.is_complete, default=None) or _opened(known, item)
+    renamed = [
+        run
+        for run in same
+        if Owner.of(run) not in alive and Owner.of(run).experiment and Owner.of(run).baseline == item.owner.baseline
+    ]
+    known_as_this = [run for run in renamed if item.revisions[0].sha in run.data.tags.get(REVISIONS_TAG, "")]
+    return next(iter([*known_as_this, *renamed]), None) or _opened(known, item)
+
+
+def _opened(known: list["Run"], item: Carried) -> "Run | None":
+    """Return the run that train opened for these results and nothing has completed."""
+    return next(
+        (
+            run
+            for run in known
+            if run.data.tags.get(runs.TRAINING_TAG) == item.record.training
+            and item.owner.owns(run)
+            and not runs.is_complete(run)
+        ),
+        None,
+    )
+
+
+def _is_gone(run: "Run", alive: set[Owner]) -> bool:
+    """Say whether a run's experiment is gone and it does not say so yet; an incomplete one may still be running."""
+    owner = Owner.of(run)
+    return bool(owner.experiment) and owner not in alive and runs.is_complete(run) and GONE_TAG not in run.data.tags
+
+
+def _has_what_was_missing(repository: Repository, item: Carried, run: "Run") -> bool:
+    missing = run.data.tags.get(runs.MISSING_TAG, "").split()
+    with tempfile.TemporaryDirectory() as folder:
+        return len(repository.copy(item.revisions[0], missing, Path(folder))) < len(missing)
+
+
+def _settings(item: Carried, defaults: Mapping[str, str]) -> dict[str, str]:
+    """Return where these results go: where their own parameters say."""
+    return {key: str(item.record.tracking.get(key, defaults[key])) for key in ("experiment", "model")}
