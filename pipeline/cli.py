@@ -1,12 +1,14 @@
 """`python -m pipeline`: questions to ask of finished experiments."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from pipeline import experiments, stage
+from pipeline.image_files import Filter
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -39,6 +41,38 @@ def show(rev: str) -> None:
     ):
         table.add_row(name, value)
     Console().print(table)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|-", help="- reads one image from stdin.")],
+    model: Annotated[
+        str, typer.Option(help="An ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION.")
+    ] = "export/model.onnx",
+    top: Annotated[int | None, typer.Option(min=1, help="Classes to name for each image. [default: 3]")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Columns image, rank, class, probability.")] = False,
+    resample: Annotated[Filter, typer.Option("--filter", help="How images are resized.")] = "lanczos",
+    stretch: Annotated[bool, typer.Option("--stretch", help="Take the whole image, not its central square.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images classified at once.")] = 64,
+) -> None:
+    """Name what images show; exit code 1 if any could not be read."""
+    if json and csv:
+        raise typer.BadParameter("--json and --csv exclude one another")
+    from pipeline import prediction_report
+
+    form: prediction_report.Form = "json" if json else "csv" if csv else "table"
+    unreadable = prediction_report.run(
+        images,
+        model,
+        stage.root(),
+        form=form,
+        top=top,
+        resample=resample,
+        stretch=stretch,
+        batch_size=batch_size,
+    )
+    raise typer.Exit(min(unreadable, 1))
 
 
 def main() -> None:

@@ -31,3 +31,7 @@ class ExportError(PipelineError):
 
 class TrackingError(PipelineError):
     """The MLflow store cannot be reached or does not accept the run."""
+
+
+class PredictionError(PipelineError):
+    """The model that is to name what is in images is missing, damaged or of another kind."""

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -100,9 +101,7 @@ class LiveRun:
     def __init__(self, root: Path, params: TrackingParams, training: str, arch: str) -> None:
         self.rows: queue.Queue[Mapping[str, float] | None] = queue.Queue()
         self.status = "FAILED"
-        # A server that is away is to cost training nothing; publish has the user's own patience.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(LIVE_TIMEOUT_SECONDS))
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        _lose_patience()  # a server that is away is to cost training nothing; publish has the user's own patience
         self.thread = threading.Thread(target=self._send_all, args=(root, params, training, arch), daemon=True)
         self.thread.start()
 
@@ -160,14 +159,7 @@ def connect(root: Path, params: TrackingParams) -> tuple["MlflowClient", str]:
     The store is `MLFLOW_TRACKING_URI`, else sqlite at the repository's root with an absolute artifact folder beside
     it, so that runs of DVC's temporary workspaces keep their artifacts when the workspace is deleted.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    uri = tracking_uri(root)
-    mlflow.set_tracking_uri(uri)
+    mlflow, uri = _mlflow(root), tracking_uri(root)
     # Processes that start together on a fresh store would race in the database's schema migration.
     with filelock.FileLock(root / LOCK):
         client = mlflow.MlflowClient(uri)
@@ -328,7 +320,9 @@ def _short(error: BaseException) -> str:
 
 
 @contextmanager
-def _one_line_errors(root: Path) -> Iterator[None]:
+def _one_line_errors(
+    root: Path, advice: str = "nothing is lost: when it answers again, run dvc repro track"
+) -> Iterator[None]:
     import mlflow.exceptions
     import requests
     import sqlalchemy.exc
@@ -336,7 +330,77 @@ def _one_line_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except (mlflow.exceptions.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise TrackingError(f"MLflow store {tracking_uri(root)}: {_short(error)}; {advice}") from None
+
+
+def model_file(root: Path, uri: str, folder: Path) -> Path:
+    """Return the ONNX file of a registered model, downloaded.
+
+    Args:
+        root: the user's repository, beside whose files the default store lives.
+        uri: "models:/NAME@ALIAS" or "models:/NAME/VERSION".
+        folder: an empty one for the model's files; the path returned lies in it.
+
+    Raises:
+        TrackingError: the store cannot be reached, has no such model, alias or version, or that is no ONNX model.
+    """
+    asked = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
+    if not asked:
+        raise TrackingError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    store = tracking_uri(root)
+    if store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists():
         raise TrackingError(
-            f"MLflow store {tracking_uri(root)}: {_short(error)}; nothing is lost: when it answers again, "
-            "run dvc repro track"
-        ) from None
+            f"{uri}: there is no MLflow store {store} yet; dvc repro makes it, MLFLOW_TRACKING_URI names another"
+        )
+    _lose_patience()
+    mlflow = _mlflow(root)
+    with _one_line_errors(root, f"so {uri} cannot be read; MLFLOW_TRACKING_URI names another store"):
+        version = _asked_version(mlflow.MlflowClient(store), store, uri, **asked.groupdict())
+        copy = mlflow.artifacts.download_artifacts(f"models:/{asked['name']}/{version}", dst_path=str(folder))
+    found = sorted(path.name for path in Path(copy).iterdir())
+    graphs = [name for name in found if name.endswith(".onnx")]
+    if len(graphs) != 1:
+        raise TrackingError(f"{uri}: expected a model with one .onnx file, found {', '.join(found)}")
+    return Path(copy) / graphs[0]
+
+
+def _asked_version(
+    client: "MlflowClient", store: str, uri: str, name: str, alias: str | None, version: str | None
+) -> str:
+    """Return the version that an alias stands for, or `version` if it exists."""
+    models = client.search_registered_models(f"name = '{name}'")
+    if not models:
+        there = [model.name for model in client.search_registered_models()]
+        raise TrackingError(f"{uri}: MLflow store {store} has no model {name}; {_choice('models', there)}")
+    aliases = models[0].aliases
+    if alias is not None and alias in aliases:
+        return str(aliases[alias])
+    versions = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
+    if version is not None and int(version) in versions:
+        return version
+    missing = f"version {version}" if alias is None else f"alias {alias}"
+    there = [f"@{each}" for each in sorted(aliases)] + [f"/{each}" for each in versions]
+    raise TrackingError(f"{uri}: model {name} has no {missing}; {_choice('aliases and versions', there)}")
+
+
+def _choice(kind: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"the {kind} there are: {shown or 'none'}"
+
+
+def _mlflow(root: Path) -> Any:
+    """Return mlflow, quiet and turned to the store in use."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(tracking_uri(root))
+    return mlflow
+
+
+def _lose_patience() -> None:
+    """Let requests to a server that does not answer fail soon, unless the user has said when."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(LIVE_TIMEOUT_SECONDS))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
