@@ -49,7 +49,7 @@ def predict(
     model: Annotated[
         str, typer.Option(help="An ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION.")
     ] = "export/model.onnx",
-    top: Annotated[int | None, typer.Option(min=1, help="Classes to name for each image. [default: 3]")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Classes to name for each image, 3 by default.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Columns image, rank, class, probability.")] = False,
     resample: Annotated[Filter, typer.Option("--filter", help="How images are resized.")] = "lanczos",

@@ -128,16 +128,17 @@ def _csv_writer() -> Write:
 def _table_writer(names: Sequence[str], classes: Sequence[str], top: int) -> Write:
     """Return what prints a table in parts, whose columns are as wide in each: all names are known beforehand."""
     console = Console()
-    name = max((cell_len(_shown(name)) for name in names), default=0)
-    label = max(cell_len(label) for label in (*classes, "class"))
-    others = (top - 1) * (label + len(" 100.00 %, "))
+    image = max((cell_len(_shown(name)) for name in names), default=0)
+    label = max(map(cell_len, (*classes, "class")))
+    probability = len("probability")
+    others = (top - 1) * (label + len(" 100.00%, "))
     if console.is_terminal:
         # Long names are broken before the classes are, and what is left goes to the other classes.
-        left = console.width - label - len("probability") - 6
-        name = min(name, max(left - min(others, 30), 10))
-        others = min(others, max(left - name, 10))
+        left = console.width - label - probability - 6
+        image = min(image, max(left - min(others, 30), 10))
+        others = min(others, max(left - image, 10))
     else:
-        console.width = name + label + len("probability") + others + 20
+        console.width = image + label + probability + others + 20  # a file has room for lines of any length
     header = True
 
     def write(predictions: Sequence[Prediction]) -> None:
@@ -145,17 +146,15 @@ def _table_writer(names: Sequence[str], classes: Sequence[str], top: int) -> Wri
         if not predictions:
             return
         table = Table(box=box.SIMPLE_HEAD, show_header=header, show_edge=False, pad_edge=False)
-        table.add_column("image", width=max(name, len("image")), overflow="fold")
+        table.add_column("image", width=max(image, len("image")), overflow="fold")
         table.add_column("class", width=label, no_wrap=True)
-        table.add_column("probability", width=len("probability"), justify="right")
+        table.add_column("probability", width=probability, justify="right")
         if top > 1:
             table.add_column("others", width=others)
         for done in predictions:
-            (best, probability), *rest = done.best
-            runners_up = ", ".join(f"{label} {probability:.2%}" for label, probability in rest)
-            table.add_row(
-                *map(Text, (_shown(done.image), best, f"{probability:.2%}", runners_up)[: len(table.columns)])
-            )
+            (best, value), *rest = done.best
+            cells = [_shown(done.image), best, f"{value:.2%}", ", ".join(f"{name} {p:.2%}" for name, p in rest)]
+            table.add_row(*map(Text, cells[: len(table.columns)]))  # as Text, nothing in it is markup
         console.print(table)
         header = False
 
