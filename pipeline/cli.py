@@ -1,14 +1,19 @@
-"""`python -m pipeline`: questions to ask of finished experiments."""
+"""`python -m pipeline`: ask questions of finished experiments, and use what came out of them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from pipeline import experiments, files, stage
+from pipeline import files, stage
+from pipeline.image_files import Filter
 from pipeline.params import load
+
+if TYPE_CHECKING:
+    from pipeline.experiments import Repository
 
 console = Console()
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -16,7 +21,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def pipeline() -> None:
-    """Ask questions of finished experiments."""
+    """Ask questions of finished experiments, and use what came out of them."""
+
+
+def here() -> "Repository":
+    """Return the repository one is in."""
+    from pipeline.experiments import Repository  # imports dvc, which predict does without
+
+    return Repository(Path.cwd())
 
 
 @app.command()
@@ -31,14 +43,14 @@ def compare(
     """Say which is better, by how much, and whether that is luck; default: this commit and its experiments."""
     from pipeline import comparison, tables
 
-    with experiments.Repository(Path.cwd()) as repository:
-        head = repository.resolve(baseline)
+    with here() as repository:
+        against = repository.resolve(baseline)
         if revisions:
             chosen = [repository.resolve(rev) for rev in revisions]
         else:
-            here = repository.resolve("HEAD")
-            chosen = [*repository.experiments(None if everything else here.sha), here]
-        found = comparison.compare(repository, chosen, baseline=head, sort=sort)
+            head = repository.resolve("HEAD")
+            chosen = [*repository.experiments(None if everything else head.sha), head]
+        found = comparison.compare(repository, chosen, baseline=against, sort=sort)
         for table in tables.tables(found):
             console.print(tables.for_terminal(table))
         for line in tables.explanation(found):
@@ -62,7 +74,7 @@ def sync(
     from pipeline.tracking import store, sync
 
     settings = load(Path("params.yaml")).tracking.model_dump()
-    with experiments.Repository(Path.cwd()) as repository:
+    with here() as repository:
         found = sync.plan(repository, settings, rev or ())
         with stage.bar("publishing", len(found.changes)) as advance:
             for change in found.changes:
@@ -78,11 +90,60 @@ def sync(
 
 
 @app.command()
+def promote(
+    rev: Annotated[str | None, typer.Argument(help="A commit or experiment.")] = None,
+    alias: Annotated[str, typer.Option(help="What the version is to be called in MLflow's registry.")] = "champion",
+    force: Annotated[bool, typer.Option("--force", help="Whatever speaks against it; a tag records that.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Go back to the version before.")] = False,
+) -> None:
+    """Let an alias name REV's model, unless that is significantly worse than the one it names now."""
+    from pipeline import promotion
+
+    if undo == (rev is not None):
+        raise typer.BadParameter("name either a revision or --undo")
+    settings = load(Path("params.yaml"))
+    tracking = settings.tracking.model_dump()
+    with here() as repository:
+        if rev is None:
+            done = promotion.undo(repository, tracking, alias)
+        else:
+            done = promotion.promote(
+                repository,
+                tracking,
+                repository.resolve(rev),
+                alias,
+                min_accuracy=settings.export.min_accuracy,
+                force=force,
+            )
+    before = f" instead of {done.before}" if done.before and done.before != done.version else ""
+    print(f"{alias} is version {done.version}{before}{': ' if done.comparison else ''}{done.comparison}")
+    for objection in done.objections:
+        print(f"forced, though {objection}")
+
+
+@app.command()
+def doctor() -> None:
+    """Look for what needs a hand: versions, device, store, runs, queue, checkpoints, dvc.yaml; exit code 1 if any."""
+    from pipeline import diagnosis
+
+    settings = load(Path("params.yaml")).tracking
+    with here() as repository:
+        findings = diagnosis.examine(repository, settings)
+        for finding in findings:
+            mark = "needs a hand" if finding.mend else "ok"
+            console.print(f"[{'bold red' if finding.mend else 'green'}]{mark:>12}[/]  {escape(finding.what)}")
+            if finding.mend:
+                console.print(f"{'':>14}{escape(finding.mend)}", style="bold")
+    if any(finding.mend for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def verify(rev: Annotated[str, typer.Argument(help="A commit or experiment.")] = "HEAD") -> None:
     """Run REV once more in a temporary workspace and compare every output with what was recorded, to the bit."""
     from pipeline import verification
 
-    with experiments.Repository(Path.cwd()) as repository:
+    with here() as repository:
         found = verification.verify(repository, repository.resolve(rev))
     if not found.differing:
         print(f"{rev}: bit-identical: all {found.compared} outputs have the hashes that dvc.lock recorded")
@@ -100,7 +161,7 @@ def verify(rev: Annotated[str, typer.Argument(help="A commit or experiment.")] =
 @app.command()
 def show(rev: str) -> None:
     """Print the results of REV: a commit, branch, tag or experiment."""
-    with experiments.Repository(Path.cwd()) as repository:
+    with here() as repository:
         found = repository.results(repository.resolve(rev)).metrics
     table = Table(
         title=f"{rev}: {found['model/parameters']:,} parameters on {found['data/name']}", title_justify="left"
@@ -121,6 +182,38 @@ def show(rev: str) -> None:
     ):
         table.add_row(name, value)
     console.print(table)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|FOLDER|-", help="- reads one image from stdin.")],
+    model: Annotated[
+        str, typer.Option(help="An ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION.")
+    ] = "export/model.onnx",
+    top: Annotated[int | None, typer.Option(min=1, help="Classes to name for each image, 3 by default.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Columns image, rank, class, probability.")] = False,
+    resample: Annotated[Filter, typer.Option("--filter", help="How images are resized.")] = "lanczos",
+    stretch: Annotated[bool, typer.Option("--stretch", help="Take the whole image, not its central square.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images classified at once.")] = 64,
+) -> None:
+    """Name what images show; exit code 1 if any could not be read."""
+    if json and csv:
+        raise typer.BadParameter("--json and --csv exclude one another")
+    from pipeline import prediction_report
+
+    form: prediction_report.Form = "json" if json else "csv" if csv else "table"
+    unreadable = prediction_report.run(
+        images,
+        model,
+        stage.root(),
+        form=form,
+        top=top,
+        resample=resample,
+        stretch=stretch,
+        batch_size=batch_size,
+    )
+    raise typer.Exit(min(unreadable, 1))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from pipeline import statistics
 from pipeline.errors import PipelineError, ResultsError
@@ -107,7 +108,8 @@ class Contest:
     Attributes:
         row: the candidate.
         pair: the two trainings whose predictions are compared, baseline first: of the same seed where there is one.
-        difference: in accuracy; over seeds where both have several, else over the images of the pair.
+        over_seeds: whether both have several seeds; then the means are compared, else the images of the pair.
+        difference: in accuracy.
         adjusted: its p-value after Holm's correction for all contests of the comparison.
         won, lost: how many images the candidate of the pair alone gets right, and the baseline alone.
         recall: class -> change in the share of its images that are found.
@@ -115,11 +117,20 @@ class Contest:
 
     row: Row
     pair: tuple[Member, Member]
+    over_seeds: bool
     difference: Difference
     adjusted: float
     won: int
     lost: int
     recall: dict[str, float]
+
+    @property
+    def basis(self) -> str:
+        """What the test looks at: all seeds of both sides, or one training of each."""
+        base, candidate = (member.seed for member in self.pair)
+        if self.over_seeds:
+            return "over seeds"
+        return f"seed {base}" if base == candidate else f"seed {candidate} against {base}"
 
     @property
     def verdict(self) -> str:
@@ -171,11 +182,12 @@ def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: 
         notes = [note for note in notes if not note.startswith(f"{baseline.name}:")]
         notes.append(f"{baseline.name} carries no results to compare with; name others with --baseline")
     contests: list[Contest] = []
+    known: dict[str, Predictions] = {}
     for row in rows if home else ():
         assert home is not None
         if row is not home:
             try:
-                contests.append(_contest(repository, home, row))
+                contests.append(_contest(repository, home, row, known))
             except ResultsError as error:
                 notes.append(str(error))
     adjusted = statistics.holm([contest.difference.p_value for contest in contests])
@@ -238,11 +250,12 @@ def predictions(repository: Repository, member: Member) -> Predictions:
 
 def parse_predictions(content: bytes) -> Predictions:
     """Read the predictions.csv that evaluate writes."""
-    lines = csv.reader(io.StringIO(content.decode()))
-    classes = tuple(next(lines)[3:])
-    index = {name: number for number, name in enumerate(classes)}
-    labels, predicted = zip(*((index[line[1]], index[line[2]]) for line in lines), strict=True)
-    return Predictions(np.array(labels), np.array(predicted), classes)
+    header = content[: content.index(b"\n")].decode()
+    classes = tuple(next(csv.reader([header]))[3:])
+    columns = {name: pd.CategoricalDtype(list(classes)) for name in ("label", "predicted")}
+    table = pd.read_csv(io.BytesIO(content), usecols=list(columns), dtype=columns)
+    labels, predicted = (table[name].cat.codes.to_numpy().astype(np.int64) for name in columns)
+    return Predictions(labels, predicted, classes)
 
 
 def _members(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Member], list[str]]:
@@ -284,14 +297,18 @@ def _rank(rows: list[Row], sort: str) -> list[Row]:
     return [replace(row, best=number == 0, on_front=front[number]) for number, row in enumerate(rows)]
 
 
-def _contest(repository: Repository, home: Row, row: Row) -> Contest:
+def _contest(repository: Repository, home: Row, row: Row, known: dict[str, Predictions]) -> Contest:
+    """Hold a row against the baseline, whose predictions are read once and kept in `known`."""
     by_seed = {member.seed: member for member in home.members}
     candidate = next((member for member in row.members if member.seed in by_seed), row.members[0])
     base = by_seed.get(candidate.seed, home.members[0])
-    a, b = predictions(repository, base), predictions(repository, candidate)
+    if base.record.content not in known:
+        known[base.record.content] = predictions(repository, base)
+    a, b = known[base.record.content], predictions(repository, candidate)
     if a.classes != b.classes or not np.array_equal(a.labels, b.labels):
         raise ResultsError(f"{row.name}: other test images than those of {home.name}, so they can't be compared")
-    if min(len(row.members), len(home.members)) > 1:
+    over_seeds = min(len(row.members), len(home.members)) > 1
+    if over_seeds:
         difference = statistics.welch(home.values("test/accuracy"), row.values("test/accuracy"))
     else:
         difference = statistics.paired(a.correct, b.correct)
@@ -299,7 +316,7 @@ def _contest(repository: Repository, home: Row, row: Row) -> Contest:
     change = (np.diag(b.confusion) - np.diag(a.confusion)) / images
     won, lost = int((b.correct & ~a.correct).sum()), int((a.correct & ~b.correct).sum())
     recall = {name: float(value) for name, value in zip(a.classes, change, strict=True)}
-    return Contest(row, (base, candidate), difference, difference.p_value, won, lost, recall)
+    return Contest(row, (base, candidate), over_seeds, difference, difference.p_value, won, lost, recall)
 
 
 def _common_name(names: Sequence[str]) -> str:

@@ -39,3 +39,7 @@ class TrackingError(PipelineError):
 
 class PromotionError(PipelineError):
     """A model is not to take the place of the present one."""
+
+
+class PredictionError(PipelineError):
+    """The model that is to name what is in images is missing, damaged or of another kind."""

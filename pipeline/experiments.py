@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import dvc.api
 import dvc.scm
@@ -20,6 +19,7 @@ from pipeline.errors import PipelineError, ResultsError
 from pipeline.results import Results
 
 WORKSPACE = "workspace"
+PROMOTED = "refs/promoted/"
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class Repository:
         self.scm = self.dvc.scm
         if isinstance(self.scm, dvc.scm.NoSCM):
             raise PipelineError(f"{root}: expected a git repository, found none; git init makes one")
-        self._prefix = self.root.relative_to(self.scm.root_dir).as_posix()
-        self._trees: dict[str, Any] = {}
+        self._prefix = self.root.relative_to(self.scm.root_dir)
 
     def __enter__(self) -> "Repository":
         return self
@@ -120,6 +119,20 @@ class Repository:
                 f"{revision.name}: no results: {error}; dvc exp list -A shows the experiments there are"
             ) from None
 
+    def remember(self, alias: str, sha: str) -> None:
+        """Note in git which commit an alias of the model registry means, so that a lost registry can be restored.
+
+        The ref keeps the commit, also when its experiment is removed; an empty `sha` removes the ref.
+        """
+        if sha:
+            self.scm.set_ref(f"{PROMOTED}{alias}", sha)
+        elif f"{PROMOTED}{alias}" in set(self.scm.iter_refs(PROMOTED)):
+            self.scm.remove_ref(f"{PROMOTED}{alias}")
+
+    def remembered(self) -> dict[str, str]:
+        """Return alias -> commit of all promotions that git knows of."""
+        return {ref.removeprefix(PROMOTED): self.scm.get_ref(ref) for ref in self.scm.iter_refs(PROMOTED)}
+
     def read(self, revision: Revision, path: str) -> bytes:
         """Return the bytes of a file that git holds.
 
@@ -128,10 +141,11 @@ class Repository:
         """
         if not revision.sha:
             return (self.root / path).read_bytes()
-        if revision.sha not in self._trees:
-            self._trees[revision.sha] = self.scm.get_fs(revision.sha)
-        with self._trees[revision.sha].open(f"{self._prefix}/{path}", "rb") as file:
-            return bytes(file.read())
+        tree = self.scm.pygit2.repo[revision.sha].tree  # scmrepo's own file system starts a thread for every file
+        try:
+            return bytes(tree[(self._prefix / path).as_posix()].data)
+        except KeyError:
+            raise FileNotFoundError(path) from None
 
     def output(self, revision: Revision, record: Results, path: str) -> bytes:
         """Return the bytes of an output, or of a file in one, that DVC holds in its cache or a remote.

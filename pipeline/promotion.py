@@ -67,8 +67,8 @@ def promote(
             )
         champion = registry.by_alias(client, model, alias)
         if champion and champion.version == candidate.version:
-            return Promotion(candidate.version, champion.version, "it is that already")
-        objections = list(_objections(client, candidate, revision, record, min_accuracy))
+            return Promotion(str(candidate.version), str(champion.version), "it is that already")
+        objections = _objections(candidate, revision, record, min_accuracy)
         words = ""
         if champion:
             words, objection = _against(client, champion, repository, revision, record)
@@ -78,8 +78,11 @@ def promote(
                 "\n".join(f"{revision.name}: not promoted: {objection}" for objection in objections)
                 + "\n--force promotes it all the same, and records that"
             )
-        registry.move(client, model, alias, candidate.version, forced="; ".join(objections))
-        return Promotion(candidate.version, champion.version if champion else "", words, tuple(objections))
+        reasons = "; ".join(objections)
+        registry.move(client, model, alias, str(candidate.version), revision=revision.sha, forced=reasons)
+        repository.remember(alias, revision.sha)
+        before = str(champion.version) if champion else ""
+        return Promotion(str(candidate.version), before, words, tuple(objections))
 
 
 def undo(repository: Repository, settings: Mapping[str, Any], alias: str) -> Promotion:
@@ -96,18 +99,18 @@ def undo(repository: Repository, settings: Mapping[str, Any], alias: str) -> Pro
         if champion is None or before is None or before == "0":
             raise PromotionError(f"{model}@{alias}: expected an earlier promotion to go back to, found none")
         client.set_registered_model_alias(model, alias, before)
-        return Promotion(before, champion.version, "")
+        repository.remember(alias, client.get_model_version(model, before).tags.get(registry.REVISION_TAG, ""))
+        return Promotion(before, str(champion.version), "")
 
 
-def _objections(
-    client: "MlflowClient", candidate: "ModelVersion", revision: Revision, record: Results, min_accuracy: float
-) -> list[str]:
+def _objections(candidate: "ModelVersion", revision: Revision, record: Results, min_accuracy: float) -> list[str]:
+    """Return what speaks against a candidate whatever the present version is."""
     found = []
     accuracy = record.metrics["test/accuracy"]
     if accuracy < min_accuracy:
         found.append(f"test accuracy {accuracy:.2%}, expected at least {min_accuracy:.2%} (export.min_accuracy)")
     path = record.paths["export"]["out"]
-    served, recorded = registry.md5(client, candidate), record.outputs[path]
+    served, recorded = registry.md5(candidate), record.outputs[path]
     if served != recorded:
         found.append(
             f"version {candidate.version} in MLflow is not the {path} that DVC recorded for {revision.name}: "

@@ -89,11 +89,12 @@ def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:
 def _details(repository: Repository, home: Row, contest: Contest) -> dict[str, Any]:
     baseline, candidate = (comparing.predictions(repository, member) for member in contest.pair)
     difference = contest.difference
+    p_values = f"p {tables.p_value(difference.p_value)}, after Holm {tables.p_value(contest.adjusted)}"
     sentence = (
         f"{difference.value * 100:+.2f} points of test accuracy (95 % interval {difference.low * 100:+.2f} to "
-        f"{difference.high * 100:+.2f}; {difference.test}, p {tables.p_value(difference.p_value)}, after Holm "
-        f"{tables.p_value(contest.adjusted)}). Of seed {contest.pair[1].seed}, {contest.won:,} images are right with "
-        f"{contest.row.name} alone, {contest.lost:,} with {home.name} alone (seed {contest.pair[0].seed})."
+        f"{difference.high * 100:+.2f}; {difference.test}, {contest.basis}, {p_values}). "
+        f"Of seed {contest.pair[1].seed}, {contest.won:,} images are right with {contest.row.name} alone, "
+        f"{contest.lost:,} with {home.name} alone (seed {contest.pair[0].seed})."
     )
     return {
         "name": contest.row.name,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from pipeline import statistics
 from pipeline.figures import GREY, styled
@@ -39,8 +39,9 @@ def accuracy_against(
             axes.errorbar(x, y, yerr=spread[number] * 100 or None, fmt="o", color=colour, ms=6, capsize=3)
             if number < MOST_LINES:
                 axes.annotate(name, (x, y), (5, 5), textcoords="offset points", fontsize=8, color=colour)
-        if max(cost) > 3 * min(cost) > 0:
+        if max(cost) > 30 * min(cost) > 0:
             axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(EngFormatter())
         axes.margins(x=0.18, y=0.12)
         axes.set(xlabel=label, ylabel="test accuracy, %", title=f"Accuracy against {label.split(',')[0]}")
         axes.legend(loc="best", fontsize=8)

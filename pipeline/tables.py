@@ -76,15 +76,20 @@ def contests(comparison: Comparison) -> Table:
         "test",
         "p",
         "p (Holm)",
-        "it alone right",
-        "baseline alone right",
+        "alone right",
+        "baseline alone",
         "most changed classes, points",
     )
     rows = []
     for contest in comparison.contests:
         difference = contest.difference
         interval = f"{_points(difference.low)} to {_points(difference.high)}"
-        cells = (_points(difference.value), interval, difference.test, p_value(difference.p_value))
+        cells = (
+            _points(difference.value),
+            interval,
+            f"{difference.test}, {contest.basis}",
+            p_value(difference.p_value),
+        )
         alone = (p_value(contest.adjusted), f"{contest.won:,}", f"{contest.lost:,}", _most_changed(contest))
         rows.append((contest.row.name, contest.verdict, *cells, *alone))
     return Table(f"Test accuracy against {comparison.baseline.name}", head, tuple(rows), text=2)

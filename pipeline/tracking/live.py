@@ -1,6 +1,5 @@
 """The curves of a training while it runs."""
 
-import os
 import queue
 import sys
 import threading
@@ -9,8 +8,8 @@ from pathlib import Path
 
 from pipeline.tracking import runs, store
 
-TIMEOUT_SECONDS, WAIT_SECONDS = 10, 30
-"""How long one request may take, and how long train waits at its end for those still under way."""
+WAIT_SECONDS = 30
+"""How long train waits at its end for requests still under way."""
 
 
 class LiveRun:
@@ -22,9 +21,7 @@ class LiveRun:
     def __init__(self, root: Path, experiment: str, training: str, arch: str) -> None:
         self.rows: queue.Queue[Mapping[str, float] | None] = queue.Queue()
         self.status = "FAILED"
-        # A server that is away is to cost training nothing.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_SECONDS))
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        store.lose_patience()  # a server that is away is to cost training nothing
         self.thread = threading.Thread(target=self._send_all, args=(root, experiment, training, arch), daemon=True)
         self.thread.start()
 

@@ -1,11 +1,14 @@
 """Registered models: which version shows which result, and which one an alias names."""
 
 import hashlib
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking import runs
+from pipeline.errors import TrackingError
+from pipeline.tracking import runs, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
 
 REPLACED_TAG = "promoted_over"
 """On a version that an alias was moved to: ALIAS=VERSION, the version that it named before; VERSION 0 is none."""
+
+REVISION_TAG = "promoted_revision"
+"""On a version that was promoted: the commit that carries its results."""
 
 FORCED_TAG = "promotion_forced"
 """On a version that was promoted all the same: the reasons against it."""
@@ -37,12 +43,13 @@ def by_alias(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | 
     return client.get_model_version(model, str(number)) if number else None
 
 
-def move(client: "MlflowClient", model: str, alias: str, version: str, *, forced: str = "") -> None:
+def move(client: "MlflowClient", model: str, alias: str, version: str, *, revision: str, forced: str = "") -> None:
     """Let an alias name another version, and keep what it named before."""
     before = by_alias(client, model, alias)
     client.set_registered_model_alias(model, alias, version)
-    if before is None or before.version != version:
+    if before is None or str(before.version) != version:
         client.set_model_version_tag(model, version, REPLACED_TAG, f"{alias}={before.version if before else 0}")
+    client.set_model_version_tag(model, version, REVISION_TAG, revision)
     if forced:
         client.set_model_version_tag(model, version, FORCED_TAG, forced)
 
@@ -53,14 +60,12 @@ def replaced(version: "ModelVersion", alias: str) -> str | None:
     return number if before == alias else None
 
 
-def md5(client: "MlflowClient", version: "ModelVersion") -> str:
+def md5(version: "ModelVersion") -> str:
     """Return the MD5 of a version's ONNX file as it would be served: what DVC records of the file it came from."""
-    import mlflow.artifacts
-
     with tempfile.TemporaryDirectory() as folder:
-        uri = client.get_model_version_download_uri(version.name, version.version)
-        found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-        (graph,) = Path(found).rglob("*.onnx")
+        graph = _download(
+            version.name, str(version.version), Path(folder), f"models:/{version.name}/{version.version}"
+        )
         return hashlib.md5(graph.read_bytes(), usedforsecurity=False).hexdigest()
 
 
@@ -69,3 +74,64 @@ def artifact(client: "MlflowClient", version: "ModelVersion", path: str) -> byte
     assert version.run_id
     with tempfile.TemporaryDirectory() as folder:
         return Path(client.download_artifacts(version.run_id, path, folder)).read_bytes()
+
+
+def model_file(root: Path, uri: str, folder: Path) -> Path:
+    """Return the ONNX file of a registered model, downloaded.
+
+    Args:
+        root: the user's repository, beside whose files the default store lives.
+        uri: "models:/NAME@ALIAS" or "models:/NAME/VERSION".
+        folder: an empty one for the model's files; the path returned lies in it.
+
+    Raises:
+        TrackingError: the store cannot be reached, has no such model, alias or version, or that is no ONNX model.
+    """
+    asked = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
+    if not asked:
+        raise TrackingError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    address = store.uri(root)
+    if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
+        raise TrackingError(
+            f"{uri}: there is no MLflow store {address} yet; dvc repro makes it, MLFLOW_TRACKING_URI names another"
+        )
+    store.lose_patience()
+    with store.errors(root, f"so {uri} cannot be read; MLFLOW_TRACKING_URI names another store"):
+        client = store.client(root)
+        version = _asked_version(client, address, uri, **asked.groupdict())
+        return _download(asked["name"], version, folder, uri)
+
+
+def _download(name: str, version: str, folder: Path, asked: str) -> Path:
+    import mlflow.artifacts
+
+    copy = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
+    found = sorted(path.name for path in copy.iterdir())
+    graphs = [file for file in found if file.endswith(".onnx")]
+    if len(graphs) != 1:
+        raise TrackingError(f"{asked}: expected a model with one .onnx file, found {', '.join(found)}")
+    return copy / graphs[0]
+
+
+def _asked_version(
+    client: "MlflowClient", address: str, uri: str, name: str, alias: str | None, version: str | None
+) -> str:
+    """Return the version that an alias stands for, or `version` if it exists."""
+    models = client.search_registered_models(f"name = '{name}'")
+    if not models:
+        there = [model.name for model in client.search_registered_models()]
+        raise TrackingError(f"{uri}: MLflow store {address} has no model {name}; {_choice('models', there)}")
+    aliases = models[0].aliases
+    if alias is not None and alias in aliases:
+        return str(aliases[alias])
+    numbers = [int(each.version) for each in versions(client, name)]
+    if version is not None and int(version) in numbers:
+        return version
+    missing = f"version {version}" if alias is None else f"alias {alias}"
+    there = [f"@{each}" for each in sorted(aliases)] + [f"/{each}" for each in numbers]
+    raise TrackingError(f"{uri}: model {name} has no {missing}; {_choice('aliases and versions', there)}")
+
+
+def _choice(kind: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"the {kind} there are: {shown or 'none'}"

@@ -19,6 +19,9 @@ DATABASE, ARTIFACTS, LOCK = "mlflow.db", "mlartifacts", ".mlflow.lock"
 KIND = "custom_model_development"
 """Tells MLflow's pages to show an experiment as model training, not as development of language-model apps."""
 
+TIMEOUT_SECONDS = 10
+"""How long one request may take where nobody should wait for MLflow."""
+
 
 def uri(root: Path) -> str:
     """Return the address of the store in use: `MLFLOW_TRACKING_URI`, else sqlite at the repository's root."""
@@ -58,8 +61,16 @@ def experiment(root: Path, name: str) -> tuple["MlflowClient", str]:
         return made, made.create_experiment(name, location, {"mlflow.experimentKind": KIND})
 
 
+def lose_patience() -> None:
+    """Let requests to a server that does not answer fail soon, unless the user has said when."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_SECONDS))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
 @contextmanager
-def errors(root: Path) -> Iterator[None]:
+def errors(
+    root: Path, advice: str = "nothing is lost: when it answers again, run python -m pipeline sync"
+) -> Iterator[None]:
     """Turn what a store can raise into a TrackingError of one line."""
     import mlflow.exceptions
     import requests
@@ -68,10 +79,7 @@ def errors(root: Path) -> Iterator[None]:
     try:
         yield
     except (mlflow.exceptions.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise TrackingError(
-            f"MLflow store {uri(root)}: {short(error)}; nothing is lost: when it answers again, "
-            "run python -m pipeline sync"
-        ) from None
+        raise TrackingError(f"MLflow store {uri(root)}: {short(error)}; {advice}") from None
 
 
 def short(error: BaseException) -> str:

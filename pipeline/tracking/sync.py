@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ResultsError
 from pipeline.experiments import Repository, Revision
 from pipeline.results import Results
-from pipeline.tracking import runs, store
+from pipeline.tracking import registry, runs, store
 from pipeline.tracking.runs import Owner
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 REVISIONS_TAG = "revisions"
@@ -43,8 +44,9 @@ class Change:
     """One thing to do.
 
     Attributes:
-        verb: "create" or "complete" a run, "rename" it, "tag" it with its commits, or mark it as "gone".
-        name: of the experiment or commit.
+        verb: "create" or "complete" a run, "rename" it, "tag" it with its commits, mark it as "gone"; or "promote",
+            give an alias back that the model registry has lost.
+        name: of the experiment or commit, or the alias.
         run: the run as it is; None if it is to be created.
         carried: the results it shows; None if it is "gone".
     """
@@ -97,6 +99,8 @@ def plan(repository: Repository, settings: Mapping[str, str], names: Iterable[st
                     changes += _changes(repository, item, run)
             if everything:
                 changes += [Change("gone", run.info.run_name, run, None) for run in known if _is_gone(run, alive)]
+        if everything:
+            changes += _lost_aliases(repository, store.client(repository.root), settings["model"])
     concerned = sum(change.carried is not None for change in changes)
     return Plan(changes, len(carried) - concerned, skipped)
 
@@ -109,6 +113,9 @@ def apply(repository: Repository, settings: Mapping[str, str], change: Change) -
     """
     with store.errors(repository.root):
         client = store.client(repository.root)
+        if change.verb == "promote":
+            _promote_again(repository, client, settings["model"], change.name)
+            return
         if change.carried is None:
             assert change.run is not None
             client.set_tag(change.run.info.run_id, GONE_TAG, "gone")
@@ -153,7 +160,8 @@ def collect(repository: Repository, revisions: Iterable[Revision]) -> tuple[list
         carried = found.setdefault(key, Carried(record, owner, ()))
         if revision.sha not in {known.sha for known in carried.revisions}:  # a branch can point to an experiment
             found[key] = replace(carried, revisions=(*carried.revisions, revision))
-    return sorted(found.values(), key=lambda carried: repository.time(carried.revisions[0])), skipped
+    by_time = sorted(found.values(), key=lambda item: (repository.time(item.revisions[0]), item.record.ended))
+    return by_time, skipped
 
 
 def _changes(repository: Repository, item: Carried, run: "Run | None") -> list[Change]:
@@ -204,6 +212,21 @@ def _is_gone(run: "Run", alive: set[Owner]) -> bool:
     """Say whether a run's experiment is gone and it does not say so yet; an incomplete one may still be running."""
     owner = Owner.of(run)
     return bool(owner.experiment) and owner not in alive and runs.is_complete(run) and GONE_TAG not in run.data.tags
+
+
+def _lost_aliases(repository: Repository, client: "MlflowClient", model: str) -> list[Change]:
+    """Return the aliases that git remembers and the registry does not know; one that it knows is its own affair."""
+    registered = client.search_registered_models(f"name = '{model}'")
+    known = registered[0].aliases if registered else {}
+    return [Change("promote", alias, None, None) for alias in repository.remembered() if alias not in known]
+
+
+def _promote_again(repository: Repository, client: "MlflowClient", model: str, alias: str) -> None:
+    revision = repository.resolve(repository.remembered()[alias])
+    record = repository.results(revision)
+    version = registry.of_content(client, model, record.content, revision.experiment)
+    if version:
+        registry.move(client, model, alias, str(version.version), revision=revision.sha)
 
 
 def _has_what_was_missing(repository: Repository, item: Carried, run: "Run") -> bool:

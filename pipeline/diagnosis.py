@@ -1,0 +1,158 @@
+"""What needs a hand, and the command that mends it: what `doctor` shows."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline.errors import PipelineError
+from pipeline.experiments import Repository
+from pipeline.imports import closure
+from pipeline.params import TrackingParams
+from pipeline.results import options
+
+PACKAGES = ("dvc", "mlflow", "torch", "onnx", "onnxruntime", "numpy")
+CHECKPOINTS = ".checkpoints"
+LEFT_OVER_SECONDS = 24 * 3600
+"""Age from which the state of an unfinished training counts as left over."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was looked at.
+
+    Attributes:
+        what: what was found, in one line.
+        mend: the command that mends it, or what to do; empty if nothing is wrong.
+    """
+
+    what: str
+    mend: str = ""
+
+
+def examine(repository: Repository, settings: TrackingParams) -> list[Finding]:
+    """Look at everything that can be out of order; changes nothing but for making an MLflow store where none is."""
+    return [
+        *_machine(),
+        *(_store(repository, settings) if settings.enabled else [Finding("MLflow: off (tracking.enabled is false)")]),
+        *_queue(repository),
+        *_checkpoints(repository),
+        *_pipeline(repository),
+    ]
+
+
+def _machine() -> Iterator[Finding]:
+    import platform
+
+    from pipeline import device
+
+    yield Finding(f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    place = device.choose("auto")
+    facts = device.describe(place)
+    precision = device.choose_precision("auto", place)
+    yield Finding(f"trains on {place.type} ({facts['device_name']}), {facts['threads']} threads, in {precision}")
+
+
+def _store(repository: Repository, settings: TrackingParams) -> Iterator[Finding]:
+    from pipeline.tracking import store, sync
+
+    root = repository.root
+    try:
+        with store.errors(root, "start the server, or name another with MLFLOW_TRACKING_URI"):
+            client, experiment = store.experiment(root, settings.experiment)
+            place = client.get_experiment(experiment).artifact_location
+            plan = sync.plan(repository, settings.model_dump())
+    except PipelineError as error:
+        yield Finding(str(error), "MLFLOW_TRACKING_URI=... python -m pipeline doctor")
+        return
+    yield Finding(f"MLflow store {store.uri(root)}, artifacts in {place}")
+    for change in plan.changes:
+        what = {
+            "create": f"{change.name} has results, but no run in MLflow",
+            "complete": f"the run of {change.name} lacks something that is there now",
+            "rename": f"a run goes by an experiment's old name: {change.name}",
+            "tag": f"the run of {change.name} does not name the commits that carry it",
+            "promote": f"the model registry has lost the alias {change.name}",
+            "gone": f"the run {change.name} belongs to an experiment that is gone",
+        }[change.verb]
+        yield Finding(what, "python -m pipeline sync")
+    yield Finding(f"{plan.unchanged} results in git have just the run they should have")
+
+
+def _queue(repository: Repository) -> Iterator[Finding]:
+    """A task whose worker is gone stays "Running" for DVC (its issues 10562, 10673): nothing will ever finish it."""
+    queue = repository.dvc.experiments.celery_queue
+    tasks = queue.status()
+    running = [task for task in tasks if task["status"] == "Running"]
+    workers = queue.worker_status() if running else {}
+    if running and not workers:
+        for task in running:
+            name = task["name"] or task["rev"][:7]
+            yield Finding(
+                f"queue: {name} is said to be running, but no worker is there",
+                f"dvc queue kill {name}; dvc queue remove {name}; then queue it again: it goes on where it stopped",
+            )
+        return
+    counts = {state: sum(task["status"] == state for task in tasks) for state in ("Running", "Queued", "Failed")}
+    for task in tasks:
+        if task["status"] == "Failed":
+            name = task["name"] or task["rev"][:7]
+            yield Finding(f"queue: {name} failed", f"dvc queue logs {name} says why; dvc queue remove {name} drops it")
+    if counts["Queued"] and not workers and not queue.worker_status():
+        yield Finding(f"queue: {counts['Queued']} tasks wait and no worker is there", "dvc queue start -j 2")
+    yield Finding(f"queue: {counts['Running']} running, {counts['Queued']} waiting, {counts['Failed']} failed")
+
+
+def _checkpoints(repository: Repository) -> Iterator[Finding]:
+    folder = repository.root / CHECKPOINTS
+    states = sorted(folder.glob("*/state.safetensors")) if folder.exists() else []
+    for state in states:
+        age = time.time() - state.stat().st_mtime
+        name = f"{CHECKPOINTS}/{state.parent.name[:12]}…: a training that has not ended, {_duration(age)} old"
+        mend = f"rm -r {CHECKPOINTS}/{state.parent.name}  (or the same command again: it goes on where it stopped)"
+        yield Finding(name, mend if age > LEFT_OVER_SECONDS else "")
+    if not states:
+        yield Finding("no training was left unfinished")
+
+
+def _pipeline(repository: Repository) -> Iterator[Finding]:
+    """Hold the code that dvc.yaml lists against the code that each stage can load."""
+    stages = YAML(typ="safe").load(repository.root / "dvc.yaml")["stages"]
+    good = True
+    for name, stage in stages.items():
+        source = repository.root / f"stages/{name}.py"
+        if not source.exists() or not options(stage["cmd"]):
+            continue
+        listed = set(_python_files(repository.root, stage["deps"]))
+        lacking = closure(source, repository.root) - listed - _unlisted(repository.root)
+        for path in sorted(lacking):
+            good = False
+            yield Finding(
+                f"dvc.yaml: stage {name} can load {path}, which it does not list",
+                f"add '- {path}' to the deps of {name}, or a change there goes unnoticed",
+            )
+    if good:
+        yield Finding(f"dvc.yaml lists the code that its {len(stages)} stages load")
+
+
+def _python_files(root: Path, dependencies: list[str]) -> Iterator[str]:
+    for path in dependencies:
+        if (root / path).is_dir():
+            yield from (file.relative_to(root).as_posix() for file in (root / path).rglob("*.py"))
+        elif path.endswith(".py"):
+            yield path
+
+
+def _unlisted(root: Path) -> set[str]:
+    """Return what train loads to report live curves, on which no output depends: see the head of dvc.yaml."""
+    return closure(root / "pipeline/tracking/live.py", root)
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

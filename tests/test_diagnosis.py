@@ -1,0 +1,116 @@
+"""What `doctor` finds, on repositories in which just that is wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline import diagnosis
+from pipeline.experiments import Repository
+from pipeline.params import load
+from pipeline.tracking import sync
+from tests.forge import Forge
+from tests.paths import ROOT
+
+
+@pytest.fixture
+def forge(tmp_path) -> Forge:
+    """A repository with one experiment, the code of the stages, and no MLflow store."""
+    made = Forge(tmp_path / "repository", images=100)
+    for name in ("pipeline", "stages"):
+        (made.folder / name).symlink_to(ROOT / name)
+    made.experiment("one", predicted=made.right(range(10)))
+    return made
+
+
+def wrong(forge: Forge, **changes) -> dict[str, str]:
+    """Return what needs a hand -> the command that mends it."""
+    settings = load(forge.folder / "params.yaml").tracking.model_copy(update=changes)
+    with Repository(forge.folder) as repository:
+        return {finding.what: finding.mend for finding in diagnosis.examine(repository, settings) if finding.mend}
+
+
+def test_experiments_without_a_run_are_found_and_sync_mends_them(forge):
+    """And a run whose experiment is gone; then nothing is left to do."""
+    assert wrong(forge) == {"one has results, but no run in MLflow": "python -m pipeline sync"}
+    settings = {"experiment": "cifar10", "model": "cifar10-cnn"}
+    with Repository(forge.folder) as repository:
+        for change in sync.plan(repository, settings).changes:
+            sync.apply(repository, settings, change)
+    assert wrong(forge) == {}
+    ref = forge.git("for-each-ref", "--format=%(refname)", "refs/exps/")
+    forge.git("update-ref", "-d", ref)
+    assert wrong(forge) == {"the run one belongs to an experiment that is gone": "python -m pipeline sync"}
+
+
+def test_a_store_that_is_away_is_a_finding(forge, monkeypatch):
+    """With its address; everything else is examined all the same."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    ((what, mend),) = wrong(forge).items()
+    assert what.startswith("MLflow store http://127.0.0.1:9: ")
+    assert "MLFLOW_TRACKING_URI" in mend
+
+
+def test_the_state_of_a_training_long_left_is_found(forge):
+    """One of this hour may still be running."""
+    state = forge.folder / ".checkpoints/abc/state.safetensors"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    assert wrong(forge, enabled=False) == {}
+    two_days_ago = time.time() - 2 * 86400
+    os.utime(state, (two_days_ago, two_days_ago))
+    ((what, mend),) = wrong(forge, enabled=False).items()
+    assert "a training that has not ended, 2 days old" in what
+    assert mend.startswith("rm -r .checkpoints/abc ")
+
+
+def test_code_that_dvc_yaml_does_not_list_is_found(forge):
+    """A change there would go unnoticed."""
+    path = forge.folder / "dvc.yaml"
+    path.write_text(path.read_text().replace("      - pipeline/shapes10.py\n", ""))
+    assert list(wrong(forge, enabled=False)) == [
+        "dvc.yaml: stage download can load pipeline/shapes10.py, which it does not list"
+    ]
+
+
+def test_a_task_whose_worker_is_gone_is_found_and_the_command_given_mends_it(tmp_path, environment):
+    """DVC goes on to call it running (its issues 10562 and 10673)."""
+    forge = Forge(tmp_path / "queue", images=100)
+    (forge.folder / "dvc.yaml").write_text("stages:\n  wait:\n    cmd: sleep 600\n    params: [train.seed]\n")
+    forge.git("commit", "-qam", "A stage that takes its time")
+    log = (tmp_path / "log").open("w")  # a pipe would be held open by the worker
+
+    def dvc(*words: str) -> None:
+        command = [sys.executable, "-m", "dvc", *words]
+        subprocess.run(command, cwd=forge.folder, env=environment, stdout=log, stderr=log, check=True)
+
+    dvc("exp", "run", "--queue", "-n", "stuck", "-S", "train.seed=5")
+    assert list(wrong(forge, enabled=False)) == ["queue: 1 tasks wait and no worker is there"]
+    dvc("queue", "start")
+    worker = _process(forge.folder / ".dvc/tmp/exps/celery/dvc-exp-worker-1.pid")
+    while not any("sleep" in child.name() for child in worker.children(recursive=True)):
+        time.sleep(0.2)
+    assert wrong(forge, enabled=False) == {}
+    for process in (worker, *worker.children(recursive=True)):
+        process.send_signal(signal.SIGKILL)
+    psutil.wait_procs([worker], timeout=30)
+    ((what, mend),) = wrong(forge, enabled=False).items()
+    assert what == "queue: stuck is said to be running, but no worker is there"
+    for command in mend.split("; ")[:2]:
+        assert command.startswith("dvc ")
+        dvc(*command.split()[1:])
+    assert wrong(forge, enabled=False) == {}
+
+
+def _process(pid_file: Path) -> psutil.Process:
+    for _ in range(600):
+        if pid_file.exists() and pid_file.read_text().strip():
+            return psutil.Process(int(pid_file.read_text()))
+        time.sleep(0.2)
+    raise AssertionError(f"no worker within two minutes: {pid_file}")
