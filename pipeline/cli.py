@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pipeline.experiments import Repository
 
 console = Console()
+FILE_WIDTH = 300
+"""Columns of what is printed to a file or a pipe, which have room for lines of any length."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
@@ -51,8 +54,10 @@ def compare(
             head = repository.resolve("HEAD")
             chosen = [*repository.experiments(None if everything else head.sha), head]
         found = comparison.compare(repository, chosen, baseline=against, sort=sort)
+        if not console.is_terminal:
+            console.width = FILE_WIDTH
         for table in tables.tables(found):
-            console.print(tables.for_terminal(table))
+            console.print(tables.for_terminal(table, console.width))
         for line in tables.explanation(found):
             console.print(f"- {line}", style="dim", highlight=False)
         if md:
@@ -68,11 +73,14 @@ def compare(
 @app.command()
 def sync(
     rev: Annotated[list[str] | None, typer.Option(help="Only this revision; may be given several times.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them, which is the default.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
 ) -> None:
     """Bring MLflow into line with git and DVC: every experiment, and every commit of every branch and tag."""
     from pipeline.tracking import store, sync
 
+    if rev and everything:
+        raise typer.BadParameter("--rev and --all exclude one another")
     settings = load(Path("params.yaml")).tracking.model_dump()
     with here() as repository:
         found = sync.plan(repository, settings, rev or ())

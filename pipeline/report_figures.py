@@ -18,7 +18,7 @@ from pipeline.figures import GREY, styled
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
 MOST_LINES = len(COLOURS) * len(DASHES)
-SIZE = (5.2, 3.8)
+SIZE = (4.6, 3.4)
 
 
 def accuracy_against(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from pipeline import files
 from pipeline.comparison import Comparison, Contest, Row
@@ -115,13 +117,27 @@ def explanation(comparison: Comparison) -> list[str]:
     return [*lines, *comparison.notes]
 
 
-def for_terminal(table: Table) -> RichTable:
-    """Return a table that rich prints."""
-    drawn = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, name in enumerate(table.head):
+def for_terminal(table: Table, width: int) -> RichTable:
+    """Return a table that rich prints; the last columns are left out where the terminal is too narrow, and named."""
+    columns = list(zip(table.head, *table.rows, strict=True))
+    widths = [max(map(cell_len, column)) + 2 for column in columns]
+    shown = len(columns)
+    while sum(widths[:shown]) > width and shown > table.text + 1:
+        shown -= 1
+    hidden = ", ".join(table.head[shown:])
+    caption = f"no room for {hidden}: --md and --html have all" if hidden else None
+    drawn = RichTable(
+        title=table.title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for number, name in enumerate(table.head[:shown]):
         drawn.add_column(name, justify="left" if number < table.text else "right", no_wrap=True)
     for row in table.rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row[:shown]))  # as Text, nothing in it is markup
     return drawn
 
 
