@@ -19,10 +19,10 @@ def main(
     settings = load(params)
     import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
 
-    from pipeline import checkpoint, device, training
+    from pipeline import checkpoint, device, gpu_lock, training
     from pipeline.progress import TrainingDisplay
 
-    with stage.clock("train", runtime) as measured, ExitStack() as stack:
+    with gpu_lock.claim(settings.train.device), stage.clock("train", runtime) as measured, ExitStack() as stack:
         splits = dataset.load(data, "train", "val")
         place = device.choose(settings.train.device)
         machine = device.describe(place) | {"precision": device.choose_precision(settings.train.precision, place)}
