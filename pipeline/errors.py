@@ -31,3 +31,7 @@ class ExportError(PipelineError):
 
 class TrackingError(PipelineError):
     """The MLflow store cannot be reached or does not accept the run."""
+
+
+class TuningError(PipelineError):
+    """A search for parameters cannot begin or go on."""

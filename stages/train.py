@@ -19,7 +19,7 @@ def main(
     settings = load(params)
     import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
 
-    from pipeline import checkpoint, device, gpu_lock, training
+    from pipeline import checkpoint, device, gpu_lock, report, training
     from pipeline.progress import TrainingDisplay
 
     with gpu_lock.claim(settings.train.device), stage.clock("train", runtime) as measured, ExitStack() as stack:
@@ -32,12 +32,13 @@ def main(
             f"training {settings.model.arch} on {splits.metadata.name} ({place}, {machine['precision']})", flush=True
         )
 
+        state = checkpoint.TrainingState(stage.root() / checkpoints / identity)
         display = stack.enter_context(TrainingDisplay(settings.train.epochs))
-        listeners = [display.epoch]
+        told = stack.enter_context(report.reporting(state.path.parent, settings.train.epochs))
+        listeners = [display.epoch, told]
         if settings.tracking.enabled:
             live = tracking.LiveRun(stage.root(), settings.tracking, identity, settings.model.arch)
             listeners.append(stack.enter_context(live).log)
-        state = checkpoint.TrainingState(stage.root() / checkpoints / identity)
         result = training.train(
             settings.model, settings.augment, settings.train, splits, state, on_step=display.step, listeners=listeners
         )
