@@ -13,7 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from pipeline import experiments, params
+from pipeline import experiments, params, tracking
 from pipeline.tuning import space
 from pipeline.tuning.study import Plan, Study
 from tests.clone import Clone
@@ -235,7 +235,7 @@ def test_hopeless_trials_are_given_up_and_leave_nothing(searched):
     option = write_space(searched, "hopeless.yaml", space)
     said = searched(*TUNE, option, "--name=hopeless", "--sampler=grid", "--startup=1", "--trials=9")
     assert "Stage 'train' is cached" in (searched.folder / ".tune/hopeless/hopeless-0000.log").read_text()
-    assert "hopeless: 1 trials complete, 3 given up early, 0 failed" in said
+    assert "hopeless: 1 complete, 3 given up early, 0 failed" in said
     found = trials(searched, "hopeless")
     assert [trial.state for trial in found] == [TrialState.COMPLETE] + [TrialState.PRUNED] * 3
     assert "below the median of the others" in found[1].user_attrs["reason"]
@@ -269,6 +269,32 @@ def test_a_search_whose_trials_all_fail_ends(searched):
     assert [trial.state for trial in trials(searched, "failing")] == [TrialState.FAIL] * 3
     assert workspaces(searched) == []
     assert len(searched.runs()) == runs
+
+
+def test_the_run_of_a_study_is_opened_again_and_survives_its_store(tmp_path, monkeypatch, capsys):
+    """The same run as long as there is one; a store that breaks in the middle costs one line, not the search."""
+    monkeypatch.setenv("DVC_EXP_NAME", "one-0000")
+    settings = params.TrackingParams(enabled=True, experiment="cifar10", model="cifar10-cnn")
+    with tracking.LiveRun(tmp_path, settings, "a" * 64, "cnn") as live:
+        live.log({"epoch": 1, "val/accuracy": 0.5})
+    monkeypatch.delenv("DVC_EXP_NAME")
+    opened = tracking.StudyRun(tmp_path, settings, "one", None)
+    opened.prune("one-0000", "hopeless")
+    opened.end("KILLED")
+    again = tracking.StudyRun(tmp_path, settings, "one", opened.run_id)
+    assert again.run_id == opened.run_id
+    assert tracking.StudyRun(tmp_path, settings, "one", "0" * 32).run_id != opened.run_id
+    client = mlflow.MlflowClient(tracking.tracking_uri(tmp_path))
+    (child,) = client.search_runs([again.experiment], "tags.pruned = 'hopeless'")
+    assert child.data.tags["mlflow.parentRunId"] == opened.run_id
+    assert child.info.status == "KILLED"
+    assert client.get_run(opened.run_id).info.status == "RUNNING"
+    assert capsys.readouterr().err == ""
+    client.delete_run(opened.run_id)
+    again.best("one-0000", 0.5, {"train.lr": 0.1}, 1)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: MLflow: ")
+    assert warning.endswith("; the search goes on")
 
 
 def test_a_dry_run_prints_what_the_search_will_try(searched):

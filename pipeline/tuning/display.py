@@ -22,14 +22,14 @@ class TuningDisplay:
         self.console = Console(soft_wrap=True, highlight=False)
         self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             TextColumn("{task.fields[note]}"),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
         )
         finished = study.finished()
-        self.overall = self.bars.add_task(self.plan.name, total=self.plan.trials, completed=finished, note="")
+        self.overall = self.bars.add_task(self.plan.name, total=self.plan.trials, completed=finished, note="trials")
         self.tasks: dict[str, TaskID] = {}
         self.seconds: list[float] = []
         self.best = max((trial.value or 0.0 for trial in study.best()), default=0.0)
@@ -55,11 +55,11 @@ class TuningDisplay:
         )
         with self.lock:
             self.say(f"{name}  started   {chosen}")
-            self.tasks[name] = self.bars.add_task(name, total=None, note="")
+            self.tasks[name] = self.bars.add_task(name, total=None, note="before training")
 
     def epoch(self, name: str, epoch: int, epochs: int, accuracy: float) -> None:
         """Move a trial's bar."""
-        note = f"epoch {epoch}/{epochs}  val accuracy {accuracy:.2%}"
+        note = f"epoch {epoch}/{epochs}  val accuracy {accuracy:.2%}{'  evaluating' if epoch == epochs else ''}"
         self.bars.update(self.tasks[name], total=epochs, completed=epoch, note=note)
 
     def ended(self, name: str, outcome: Outcome, seconds: float, finished: int) -> None:

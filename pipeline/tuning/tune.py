@@ -82,7 +82,7 @@ def preview(root: Path, file: Path, plan: Plan) -> None:
         except ParamsError as error:
             note = str(error).splitlines()[0]
         rows.append((plan.experiment(trial.number), *_cells(searched, trial.params), note))
-    table = _table(f"The first of {plan.trials} trials", searched, *["note"] * any(row[-1] for row in rows))
+    table = _table(searched, *["note"] * any(row[-1] for row in rows))
     for row in rows:
         table.add_row(*row[: len(table.columns)])
     Console().print(table)
@@ -124,15 +124,14 @@ def _print_best(study: Study) -> None:
     trials = study.optuna.get_trials(deepcopy=False)
     count = {state: sum(trial.state == state for trial in trials) for state in TrialState}
     best = study.best()
-    table = _table(
-        f"{study.plan.name}: {count[TrialState.COMPLETE]} trials complete, {count[TrialState.PRUNED]} given up early, "
-        f"{count[TrialState.FAIL]} failed",
-        study.space,
-        "val accuracy",
-    )
+    table = _table(study.space, "val accuracy")
     for trial in best[:SHOWN]:
         table.add_row(study.plan.experiment(trial.number), *_cells(study.space, trial.params), f"{trial.value:.2%}")
-    console = Console()
+    console = Console(highlight=False)
+    console.print(
+        f"{study.plan.name}: {count[TrialState.COMPLETE]} complete, {count[TrialState.PRUNED]} given up early, "
+        f"{count[TrialState.FAIL]} failed; the best:"
+    )
     console.print(table)
     if best:
         name = study.plan.experiment(best[0].number)
@@ -141,8 +140,8 @@ def _print_best(study: Study) -> None:
         console.print("No trial was completed, so there is no best one.")
 
 
-def _table(title: str, searched: Space, *last: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(searched: Space, *last: str) -> Table:
+    table = Table()
     table.add_column("experiment")
     for key in (*searched.specs, *last):
         table.add_column(key, justify="right", overflow="fold")
