@@ -1,7 +1,7 @@
 """`python -m pipeline`: ask questions of finished experiments, and use what came out of them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -52,7 +52,8 @@ def compare(
             chosen = [repository.resolve(rev) for rev in revisions]
         else:
             head = repository.resolve("HEAD")
-            chosen = [*repository.experiments(None if everything else head.sha), head]
+            chosen = repository.experiments(None if everything else head.sha)
+            chosen += [head] if repository.carries_results(head) else []
         found = comparison.compare(repository, chosen, baseline=against, sort=sort)
         if not console.is_terminal:
             console.width = FILE_WIDTH
@@ -222,6 +223,31 @@ def predict(
         batch_size=batch_size,
     )
     raise typer.Exit(min(unreadable, 1))
+
+
+@app.command()
+def tune(
+    space: Annotated[Path, typer.Option(help="YAML file: parameters and their ranges or choices.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials to be finished, those of earlier starts included.")] = 20,
+    name: Annotated[str, typer.Option(help="Of the search; its experiments are NAME-0000, NAME-0001, ...")] = "tune",
+    jobs: Annotated[int, typer.Option(min=1, help="Trials that run at once.")] = 1,
+    sampler: Annotated[Literal["tpe", "random", "grid"], typer.Option(help="How parameters are chosen.")] = "tpe",
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampler.")] = 0,
+    startup: Annotated[int, typer.Option(min=1, help="Trials to complete before poor ones are given up early.")] = 5,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the first trials and run nothing.")] = False,
+) -> None:
+    """Search for the parameters of the best val accuracy; each trial is an experiment.
+
+    Ctrl-C loses nothing: the same command goes on.
+    """
+    from pipeline.tuning import study
+    from pipeline.tuning import tune as command  # optuna takes seconds to import, other commands don't need it
+
+    plan = study.Plan(name, trials, jobs, sampler, seed, startup)
+    if dry_run:
+        command.preview(Path.cwd(), space, plan)
+    elif not command.run(Path.cwd(), space, plan):
+        raise typer.Exit(130)  # what shells say of a command that Ctrl-C ended
 
 
 def main() -> None:

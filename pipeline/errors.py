@@ -43,3 +43,7 @@ class PromotionError(PipelineError):
 
 class PredictionError(PipelineError):
     """The model that is to name what is in images is missing, damaged or of another kind."""
+
+
+class TuningError(PipelineError):
+    """A search for parameters cannot begin or go on."""

@@ -119,6 +119,14 @@ class Repository:
                 f"{revision.name}: no results: {error}; dvc exp list -A shows the experiments there are"
             ) from None
 
+    def carries_results(self, revision: Revision) -> bool:
+        """Say whether a pipeline finished in a revision."""
+        try:
+            self.results(revision)
+        except ResultsError:
+            return False
+        return True
+
     def remember(self, alias: str, sha: str) -> None:
         """Note in git which commit an alias of the model registry means, so that a lost registry can be restored.
 
@@ -161,6 +169,14 @@ class Repository:
             return bytes(self._filesystem(revision).read_bytes(path))
         except (DvcException, OSError) as error:
             raise ResultsError(_absent(revision, path, error)) from None
+
+    def history(self, revision: Revision, record: Results) -> list[dict[str, float]]:
+        """Return the epochs of a training, each with "epoch" (from 1) and its metrics.
+
+        Raises:
+            ResultsError: neither DVC's cache nor a remote has them.
+        """
+        return results.parse_history(self.output(revision, record, record.paths["train"]["history"]))
 
     def copy(self, revision: Revision, paths: Iterable[str], folder: Path) -> list[str]:
         """Copy files and folders of a revision, whoever holds them, and return those that nobody has."""

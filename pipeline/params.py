@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -209,7 +209,7 @@ class Params(Section):
             fields = type(getattr(self, group)).model_fields
             sections = {name for name, field in fields.items() if _is_section(field.annotation)}
             tree[group] = {key: value for key, value in tree[group].items() if key not in sections - {chosen}}
-        return dict(_flatten({group: tree[group] for group in groups or tree}))
+        return dict(flatten({group: tree[group] for group in groups or tree}))
 
 
 def architecture(params: ModelParams) -> Section:
@@ -238,8 +238,17 @@ def load(path: Path) -> Params:
     Raises:
         ParamsError: the file is missing, is not YAML, or has mistakes; one line for each of them.
     """
+    return validate(read(path), str(path))
+
+
+def read(path: Path) -> Any:
+    """Read a YAML file, unchecked.
+
+    Raises:
+        ParamsError: the file is missing or is not YAML.
+    """
     try:
-        raw = YAML(typ="safe").load(path)  # YAML 1.2 like DVC's own reader: 1e-3 is a number, `off` is a string
+        return YAML(typ="safe").load(path)  # YAML 1.2 like DVC's own reader: 1e-3 is a number, `off` is a string
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run the stages from the repository's root") from None
     except MarkedYAMLError as error:
@@ -247,21 +256,34 @@ def load(path: Path) -> Params:
         raise ParamsError(f"{path}{where}: not valid YAML: {error.problem}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def validate(tree: Any, source: str, *, combinations: bool = True) -> Params:
+    """Turn what a params.yaml holds into checked parameters.
+
+    Args:
+        source: named in the errors: where the values come from.
+        combinations: check also that values which are each in range can work together.
+
+    Raises:
+        ParamsError: there are mistakes; one line for each of them.
+    """
     try:
         # In JSON mode strict types still let a list become a tuple.
-        params = Params.model_validate_json(json.dumps(raw, default=str))
+        params = Params.model_validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
-        raise ParamsError("\n".join(f"{path}: {_line(detail)}" for detail in error.errors())) from None
-    mistakes = [f"{path}: {mistake}" for mistake in _combinations(params)]
+        raise ParamsError("\n".join(f"{source}: {_line(detail)}" for detail in error.errors())) from None
+    mistakes = [f"{source}: {mistake}" for mistake in _combinations(params)] if combinations else []
     if mistakes:
         raise ParamsError("\n".join(mistakes))
     return params
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings with their keys, e.g. ("train.lr", 0.2)."""
     for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -1,6 +1,6 @@
 """A comparison as one self-contained HTML page."""
 
-import csv
+import contextlib
 import io
 from importlib.resources import files as package_files
 from typing import Any
@@ -71,12 +71,8 @@ def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:
     histories = {}
     for row in rows:
         member = row.members[0]
-        try:
-            content = repository.output(member.revision, member.record, member.record.paths["train"]["history"])
-        except ResultsError:
-            continue  # the table has its last epoch; the curve is in no cache
-        lines = csv.DictReader(io.StringIO(content.decode()))
-        histories[row.name] = [{key: float(value) for key, value in line.items()} for line in lines]
+        with contextlib.suppress(ResultsError):  # the table has its last epoch; the curve is in no cache
+            histories[row.name] = repository.history(member.revision, member.record)
     if not histories:
         return []
     draw = report_figures.learning_curves

@@ -4,10 +4,12 @@ dvc.lock is the record of what ran: each stage's parameters, its command with al
 Reading it, not params.yaml or today's dvc.yaml, tells of old revisions and half-edited workspaces what is true.
 """
 
+import csv
 import hashlib
+import io
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -17,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import ResultsError
+from pipeline.params import flatten
 
 LOCK = "dvc.lock"
 TRACK = "track"
@@ -105,7 +108,7 @@ def read(tree: Tree) -> Results:
     paths = {name: options(stage["cmd"]) for name, stage in stages.items()}
     _check_chain(stages, outputs)
     tracked = stages.pop(TRACK, {})
-    params = dict(_flat(_params(stages)))
+    params = dict(flatten(_params(stages)))
     timed = {given["runtime"] for given in paths.values() if "runtime" in given}
     metrics = _metrics(tree, paths, outputs)
     lacking = [name for name in REQUIRED_METRICS if name not in metrics]
@@ -128,6 +131,12 @@ def options(command: str) -> dict[str, str]:
     return {word.removeprefix("--"): value for word, value in pairwise(words) if word.startswith("--")}
 
 
+def parse_history(content: bytes) -> list[dict[str, float]]:
+    """Read the history.csv that train writes: one row an epoch."""
+    lines = csv.DictReader(io.StringIO(content.decode()))
+    return [{key: float(value) for key, value in line.items()} for line in lines]
+
+
 def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
@@ -135,14 +144,6 @@ def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
         for values in stage.get("params", {}).values()
         for key, value in values.items()
     }
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _check_chain(stages: Mapping[str, Any], outputs: Mapping[str, str]) -> None:

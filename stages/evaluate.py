@@ -17,10 +17,10 @@ def main(
     settings = load(params)
     import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
 
-    from pipeline import checkpoint, device, evaluation, figures
+    from pipeline import checkpoint, device, evaluation, figures, gpu_lock
 
     options = settings.evaluate
-    with stage.clock("evaluate", runtime) as measured:
+    with gpu_lock.claim(settings.train.device), stage.clock("evaluate", runtime) as measured:
         test = dataset.load(data, "test")["test"]
         saved = checkpoint.load_model(model)
         classes = saved.metadata.classes

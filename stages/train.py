@@ -21,10 +21,10 @@ def main(
     settings = load(params)
     import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
 
-    from pipeline import checkpoint, device, training
+    from pipeline import checkpoint, device, epoch_reports, gpu_lock, training
     from pipeline.progress import TrainingDisplay
 
-    with stage.clock("train", runtime) as measured, ExitStack() as stack:
+    with gpu_lock.claim(settings.train.device), stage.clock("train", runtime) as measured, ExitStack() as stack:
         splits = dataset.load(data, "train", "val")
         place = device.choose(settings.train.device)
         machine = device.describe(place) | {"precision": device.choose_precision(settings.train.precision, place)}
@@ -34,12 +34,13 @@ def main(
             f"training {settings.model.arch} on {splits.metadata.name} ({place}, {machine['precision']})", flush=True
         )
 
+        state = checkpoint.TrainingState(stage.root() / checkpoints / identity)
         display = stack.enter_context(TrainingDisplay(settings.train.epochs))
-        listeners = [display.epoch]
+        told = stack.enter_context(epoch_reports.reporting(state.path.parent, settings.train.epochs))
+        listeners = [display.epoch, told]
         if settings.tracking.enabled:
             run = live.LiveRun(stage.root(), settings.tracking.experiment, identity, settings.model.arch)
             listeners.append(stack.enter_context(run).log)
-        state = checkpoint.TrainingState(stage.root() / checkpoints / identity)
         result = training.train(
             settings.model, settings.augment, settings.train, splits, state, on_step=display.step, listeners=listeners
         )

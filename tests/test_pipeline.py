@@ -11,61 +11,11 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import experiments, files
+from pipeline.experiments import Repository
+from tests.clone import Clone, ran
 from tests.conftest import SMALL, write_params
-from tests.paths import ROOT
 
 STAGES = ["download", "preprocess", "train", "evaluate", "export", "track"]
-
-
-class Clone:
-    """A git clone of the working tree with the small parameters committed, and commands run in it."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder = folder
-        self.environment = environment | {"HOME": str(folder.parent)}
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file() and not name.startswith("tests/"):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, folder / name)
-        write_params(folder / "params.yaml", SMALL)
-        self("git", "init", "-q", "-b", "main")
-        self("git", "config", "user.email", "tests@example.org")
-        self("git", "config", "user.name", "Tests")
-        self("git", "add", "-A")
-        self("git", "commit", "-q", "-m", "start")
-
-    def __call__(self, *command: str, code: int = 0, **environment: str) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment | environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout
-        return done.stdout
-
-    def runs(self) -> list[mlflow.entities.Run]:
-        client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
-        experiment = client.get_experiment_by_name("cifar10")
-        return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
-
-    def metrics(self, name: str) -> dict:
-        return files.read_json(self.folder / f"metrics/{name}.json")
-
-
-def ran(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +125,8 @@ def test_results_of_a_revision_can_be_shown_and_compared(clone):
     shown = clone(sys.executable, "-m", "pipeline", "show", "first")
     assert "test accuracy" in shown
     assert "shapes10" in shown
-    first, other = (experiments.metrics(name, clone.folder) for name in ("first", "plain"))
+    with Repository(clone.folder) as repository:
+        first, other = (repository.results(repository.resolve(name)).metrics for name in ("first", "plain"))
     assert first["train/loss"] != other["train/loss"] == clone.metrics("train")["train/loss"]
     assert first["model/parameters"] == other["model/parameters"]
     difference = clone("dvc", "metrics", "diff", "first", "plain", "--json")

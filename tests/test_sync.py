@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tests.test_pipeline import Clone
+from tests.clone import Clone
 
 pytestmark = pytest.mark.timeout(900)  # dozens of stages by the real dvc
 SEEDS = 6

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.test_pipeline import Clone, ran
+from tests.clone import Clone, ran
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -3,7 +3,6 @@
 Publishing twice adds nothing; publishing late, after a store was away, adds what is missing.
 """
 
-import csv
 import json
 import os
 import time
@@ -14,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
+from pipeline import files, results
 from pipeline.results import Results
 from pipeline.tracking import store
 
@@ -207,10 +206,11 @@ def _complete(client: "MlflowClient", run: "Run", model: str, record: Results, o
         tags["mlflow.note.content"] = card.read_text(encoding="utf-8")
     client.log_batch(
         run_id,
-        params=[Param(key, _text(value)) for key, value in record.params.items()],
+        params=[Param(key, text_of(value)) for key, value in record.params.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
-    history = _read_history(folder / record.paths["train"]["history"])
+    curves_file = folder / record.paths["train"]["history"]
+    history = results.parse_history(curves_file.read_bytes()) if curves_file.exists() else []
     log_history(client, run, history, began=began, ended=ended)
     curves = {key for row in history for key in row}
     numbers = {key: value for key, value in record.metrics.items() if isinstance(value, int | float)}
@@ -244,7 +244,7 @@ def _tags(record: Results) -> dict[str, str]:
         **{f"version.{key}": str(measured[f"train/{key}"]) for key in VERSIONS if f"train/{key}" in measured},
         "dataset": str(measured["data/name"]),
         "seed": str(params["train.seed"]),
-        "deterministic": _text(params["train.deterministic"]),
+        "deterministic": text_of(params["train.deterministic"]),
         "mlflow.source.name": "dvc.yaml",
     }
 
@@ -298,16 +298,10 @@ def _register(client: "MlflowClient", run: "Run", name: str, record: Results, gr
     )
 
 
-def _read_history(path: Path) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
 def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a parameter's value as text, as MLflow keeps it."""
     return value if isinstance(value, str) else json.dumps(value)

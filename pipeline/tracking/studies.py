@@ -1,0 +1,100 @@
+"""The run of a hyperparameter search, whose trials' runs are its children."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.tracking import runs, store
+from pipeline.tracking.runs import text_of
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PARENT_TAG = "mlflow.parentRunId"
+STUDY_TAG = "study"
+PRUNED_TAG = "pruned"
+
+
+class StudyRun:
+    """The run of a search: it says what was searched and what was best, and the runs of the trials are its children.
+
+    A store that fails in the middle of a search costs a warning: the trials' results are in git.
+    """
+
+    def __init__(self, root: Path, mlflow_experiment: str, name: str, run_id: str | None) -> None:
+        """Open the run of an earlier start again, or make one.
+
+        Raises:
+            TrackingError: the store cannot be reached.
+        """
+        self.lock = threading.Lock()
+        with store.errors(root):
+            self.client, self.experiment = store.experiment(root, mlflow_experiment)
+            self.run_id = run_id if run_id and self._exists(run_id) else self._new(name)
+            self.client.update_run(self.run_id, status="RUNNING")
+
+    def describe(self, space: Mapping[str, Any]) -> None:
+        """Log the space as parameters, one for each parameter that varies."""
+        from mlflow.entities import Param
+
+        described = [Param(f"space.{key}", text_of(spec)) for key, spec in space.items()]
+        self._try(lambda: self.client.log_batch(self.run_id, params=described))
+
+    def adopt(self, experiment: str) -> None:
+        """Make the runs of a DVC experiment children of this one."""
+        self._try(lambda: self._adopt(experiment))
+
+    def prune(self, experiment: str, reason: str) -> None:
+        """Make the run that a stopped training left a child, and end it as killed."""
+        self._try(lambda: self._prune(experiment, reason))
+
+    def best(self, experiment: str, value: float, values: Mapping[str, Any], trials: int) -> None:
+        """Note the best experiment of the first `trials` trials, its val/accuracy and its parameters."""
+        self._try(lambda: self._best(experiment, value, values, trials))
+
+    def end(self, status: str) -> None:
+        """Set the status: "FINISHED", or "KILLED" if the search is to go on later."""
+        self._try(lambda: self.client.set_terminated(self.run_id, status))
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            with self.lock:
+                action()
+        except Exception as error:  # a store may fail in any way; a search must survive all of them
+            print(f"warning: MLflow: {store.short(error)}; the search goes on", file=sys.stderr, flush=True)
+
+    def _exists(self, run_id: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException:  # the store is another one than it was
+            return False
+
+    def _new(self, name: str) -> str:
+        tags = {STUDY_TAG: name, "mlflow.source.name": "dvc.yaml"}
+        return str(self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id)
+
+    def _of(self, experiment: str) -> list["Run"]:
+        return runs.search(self.client, self.experiment, f"tags.{runs.EXPERIMENT_TAG} = '{experiment}'")
+
+    def _adopt(self, experiment: str) -> None:
+        for run in self._of(experiment):
+            self.client.set_tag(run.info.run_id, PARENT_TAG, self.run_id)
+
+    def _prune(self, experiment: str, reason: str) -> None:
+        self._adopt(experiment)
+        for run in self._of(experiment):
+            if run.info.status != "FINISHED":
+                self.client.set_tag(run.info.run_id, PRUNED_TAG, reason)
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _best(self, experiment: str, value: float, values: Mapping[str, Any], trials: int) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        tags = {"best.experiment": experiment, **{f"best.{key}": text_of(found) for key, found in values.items()}}
+        metrics = [Metric("best/val/accuracy", value, int(time.time() * 1000), trials)]
+        self.client.log_batch(self.run_id, metrics, tags=[RunTag(key, text) for key, text in tags.items()])
