@@ -132,7 +132,7 @@ def _against(
     words = (
         f"{difference.value * 100:+.2f} points against version {champion.version} on the same {len(new.labels):,} "
         f"images (95 % interval {difference.low * 100:+.2f} to {difference.high * 100:+.2f}; McNemar p "
-        f"{difference.p_value:.4f})"
+        f"{statistics.p_text(difference.p_value)})"
     )
     worse = difference.value < 0 and difference.p_value < SIGNIFICANT
     return words, [f"significantly worse than the present one: {words}"] if worse else []

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import comparison as comparing
-from pipeline import report_figures, tables
+from pipeline import report_figures, statistics, tables
 from pipeline.comparison import Comparison, Contest, Predictions, Row
 from pipeline.errors import ResultsError
 from pipeline.experiments import Repository
@@ -85,7 +85,7 @@ def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:
 def _details(repository: Repository, home: Row, contest: Contest) -> dict[str, Any]:
     baseline, candidate = (comparing.predictions(repository, member) for member in contest.pair)
     difference = contest.difference
-    p_values = f"p {tables.p_value(difference.p_value)}, after Holm {tables.p_value(contest.adjusted)}"
+    p_values = f"p {statistics.p_text(difference.p_value)}, after Holm {statistics.p_text(contest.adjusted)}"
     sentence = (
         f"{difference.value * 100:+.2f} points of test accuracy (95 % interval {difference.low * 100:+.2f} to "
         f"{difference.high * 100:+.2f}; {difference.test}, {contest.basis}, {p_values}). "

@@ -75,6 +75,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
+def p_text(value: float) -> str:
+    """Return a p-value as it is printed."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
 def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[bool]:
     """Say of each point whether no other has at most its cost and at least its gain, and one of them truly better."""
     points = list(zip(cost, gain, strict=True))

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from pipeline import files
+from pipeline import files, statistics
 from pipeline.comparison import Comparison, Contest, Row
 from pipeline.errors import PipelineError
 
@@ -90,9 +90,9 @@ def contests(comparison: Comparison) -> Table:
             _points(difference.value),
             interval,
             f"{difference.test}, {contest.basis}",
-            p_value(difference.p_value),
+            statistics.p_text(difference.p_value),
         )
-        alone = (p_value(contest.adjusted), f"{contest.won:,}", f"{contest.lost:,}", _most_changed(contest))
+        alone = (statistics.p_text(contest.adjusted), f"{contest.won:,}", f"{contest.lost:,}", _most_changed(contest))
         rows.append((contest.row.name, contest.verdict, *cells, *alone))
     return Table(f"Test accuracy against {comparison.baseline.name}", head, tuple(rows), text=2)
 
@@ -166,11 +166,6 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
     if BEGIN in old:
         text = f"{old[: old.index(BEGIN)]}{BEGIN}\n{text}{old[old.index(END) :]}"
     files.write_text(path, text)
-
-
-def p_value(value: float) -> str:
-    """Return a p-value as it is printed."""
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def text_of(value: Any) -> str:
