@@ -140,9 +140,10 @@ def doctor() -> None:
         findings = diagnosis.examine(repository, settings)
         for finding in findings:
             mark = "needs a hand" if finding.mend else "ok"
-            console.print(f"[{'bold red' if finding.mend else 'green'}]{mark:>12}[/]  {escape(finding.what)}")
+            colour = "bold red" if finding.mend else "green"
+            console.print(f"[{colour}]{mark:>12}[/]  {escape(finding.what)}", highlight=False, soft_wrap=True)
             if finding.mend:
-                console.print(f"{'':>14}{escape(finding.mend)}", style="bold")
+                console.print(f"{'':>14}{escape(finding.mend)}", style="bold", highlight=False, soft_wrap=True)
     if any(finding.mend for finding in findings):
         raise typer.Exit(1)
 

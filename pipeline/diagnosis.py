@@ -1,5 +1,6 @@
 """What needs a hand, and the command that mends it: what `doctor` shows."""
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ def _store(repository: Repository, settings: TrackingParams) -> Iterator[Finding
 
 def _queue(repository: Repository) -> Iterator[Finding]:
     """A task whose worker is gone stays "Running" for DVC (its issues 10562, 10673): nothing will ever finish it."""
+    logging.getLogger("kombu").setLevel(logging.ERROR)  # it warns that DVC's queue, a folder, names no host
     queue = repository.dvc.experiments.celery_queue
     tasks = queue.status()
     running = [task for task in tasks if task["status"] == "Running"]
@@ -93,7 +95,7 @@ def _queue(repository: Repository) -> Iterator[Finding]:
             name = task["name"] or task["rev"][:7]
             yield Finding(
                 f"queue: {name} is said to be running, but no worker is there",
-                f"dvc queue kill {name}; dvc queue remove {name}; then queue it again: it goes on where it stopped",
+                f"dvc queue kill {name}; then queue it again: its training goes on where it stopped",
             )
         return
     counts = {state: sum(task["status"] == state for task in tasks) for state in ("Running", "Queued", "Failed")}

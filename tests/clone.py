@@ -16,6 +16,7 @@ class Clone:
 
     def __init__(self, folder: Path, environment: dict[str, str], changes: dict | None = None) -> None:
         self.folder = folder
+        self.stores = 0  # how many have been lost
         self.environment = environment | {"HOME": str(folder.parent)}
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -48,8 +49,18 @@ class Clone:
         assert done.returncode == code, done.stdout
         return done.stdout
 
+    def client(self) -> mlflow.MlflowClient:
+        """Return a client of the store that is there now: MLflow keeps a connection for each address it was given."""
+        return mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db?timeout={60 + self.stores}")
+
+    def lose_store(self) -> None:
+        """Delete MLflow's database and artifacts."""
+        (self.folder / "mlflow.db").unlink()
+        shutil.rmtree(self.folder / "mlartifacts")
+        self.stores += 1
+
     def runs(self) -> list[mlflow.entities.Run]:
-        client = mlflow.MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        client = self.client()
         experiment = client.get_experiment_by_name("cifar10")
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
 

@@ -30,7 +30,7 @@ def named(clone: Clone) -> dict[str, mlflow.entities.Run]:
 
 def content(clone: Clone) -> dict[str, tuple]:
     """All that a run shows, but for ids and the moments at which points of a curve were logged."""
-    client = mlflow.MlflowClient(f"sqlite:///{clone.folder}/mlflow.db")
+    client = clone.client()
     shown = {}
     for name, run in named(clone).items():
         curves = {
@@ -110,8 +110,7 @@ def test_a_lost_store_is_rebuilt_from_git_and_dvc(clone):
     """Params, metrics, curves, tags, files, registered versions, times: equal to what was there."""
     gone = {name for name, run in named(clone).items() if "dvc_experiment" in run.data.tags}
     before = {name: shown for name, shown in content(clone).items() if name not in gone}
-    (clone.folder / "mlflow.db").unlink()
-    shutil.rmtree(clone.folder / "mlartifacts")
+    clone.lose_store()
     assert sum(line.startswith("create ") for line in sync(clone)) == len(before) == SEEDS - 1
     after = content(clone)
     assert after.keys() == before.keys()
@@ -150,11 +149,13 @@ def test_a_killed_training_ends_as_one_run_with_a_whole_curve(clone):
     started = subprocess.Popen(
         command, cwd=clone.folder, env=clone.environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
-    while not any(run.info.run_name == "killed" and len(run.data.metrics) for run in clone.runs()):
-        assert started.poll() is None
-        time.sleep(0.2)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
+    try:
+        while not any(run.info.run_name == "killed" and len(run.data.metrics) for run in clone.runs()):
+            assert started.poll() is None
+            time.sleep(0.2)
+    finally:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
     assert list(Path(clone.folder / ".checkpoints").iterdir())
     clone("git", "checkout", "-q", ".")
     clone(*command)
@@ -169,7 +170,7 @@ def test_a_killed_training_ends_as_one_run_with_a_whole_curve(clone):
 def test_a_model_that_nobody_has_is_named(clone):
     """With the cache gone, a rebuilt run has numbers and curves no more than git holds, and says what it lacks."""
     shutil.rmtree(clone.folder / ".dvc/cache")
-    (clone.folder / "mlflow.db").unlink()
+    clone.lose_store()
     assert "create renamed" in sync(clone)
     run = named(clone)["renamed"]
     missing = run.data.tags["missing"].split()
