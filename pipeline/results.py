@@ -106,8 +106,8 @@ def read(tree: Tree) -> Results:
         raise ResultsError(f"stage {missing[0]} has not run")
     outputs = {out["path"]: str(out["md5"]) for stage in stages.values() for out in stage.get("outs", [])}
     paths = {name: options(stage["cmd"]) for name, stage in stages.items()}
+    tracked = stages.pop(TRACK, {})  # while track runs, this is what it recorded the time before
     _check_chain(stages, outputs)
-    tracked = stages.pop(TRACK, {})
     params = dict(flatten(_params(stages)))
     timed = {given["runtime"] for given in paths.values() if "runtime" in given}
     metrics = _metrics(tree, paths, outputs)

@@ -63,9 +63,13 @@ def _rehash(forge, stages, name, path):
 
 
 def test_what_track_read_is_told_apart(forge):
-    """Where runs go has no effect on results, so it is no parameter of theirs."""
+    """Where runs go has no effect on results; and while track runs, its entry is of the time before."""
     tracking = {"enabled": True, "experiment": "other", "model": "m"}
-    track = {"cmd": "python3 -m stages.track --params params.yaml", "params": {"params.yaml": {"tracking": tracking}}}
+    track = {
+        "cmd": "python3 -m stages.track --params params.yaml",
+        "deps": [{"path": "export/model.onnx", "hash": "md5", "md5": "of the time before"}],
+        "params": {"params.yaml": {"tracking": tracking}},
+    }
     change(forge, lambda stages: stages.update(track=track))
     record = results.read(Folder(forge.folder))
     assert record.tracking == tracking
