@@ -15,12 +15,12 @@ import pandas as pd
 from pipeline import statistics
 from pipeline.errors import PipelineError, ResultsError
 from pipeline.experiments import Repository, Revision
-from pipeline.results import Results
+from pipeline.results import ORIGIN, Results
 from pipeline.statistics import Difference
 
 SEED = "train.seed"
-UNCOMPARED = {SEED, "data.archive", "data.cifar10.urls"}
-"""Parameters that don't make two results different kinds: the seed, and where the data came from. Its hash counts."""
+UNCOMPARED = {SEED, *ORIGIN}
+"""Parameters that don't make two results different kinds."""
 
 SMALLER_IS_BETTER = ("loss", "error", "seconds", "latency", "bytes", "parameters", "macs", "memory", "difference")
 SIGNIFICANT = 0.05

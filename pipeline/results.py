@@ -33,6 +33,9 @@ REQUIRED_METRICS = (
     "export/ended",
 )
 
+ORIGIN = ("data.archive", "data.cifar10.urls")
+"""Parameters that say where the data came from; what came is known by its hash."""
+
 
 class Tree(Protocol):
     """The files of a workspace or of a revision, without those that only DVC keeps."""
@@ -52,7 +55,7 @@ class Results:
         outputs: path -> hash as DVC gives it, of all outputs.
         paths: stage -> option of its command -> path.
         content: SHA-256 over parameters and all outputs that the inputs decide: equal content is one result, whenever
-            and wherever it was computed. What a clock or a meter says is not in it.
+            and wherever it was computed. What a clock or a meter says is not in it, nor where the data came from.
         tracking: the parameters that track ran with; empty if it did not.
     """
 
@@ -120,7 +123,7 @@ def read(tree: Tree) -> Results:
         metrics=metrics,
         outputs=outputs,
         paths=paths,
-        content=_digest([params, decided]),
+        content=_digest([{key: value for key, value in params.items() if key not in ORIGIN}, decided]),
         tracking=_params({TRACK: tracked}).get("tracking", {}),
     )
 

@@ -44,10 +44,11 @@ def test_params_paths_and_metrics_come_from_the_lock(forge):
 
 
 def test_content_is_what_the_inputs_decide(forge):
-    """Another output or parameter is another content; what a clock says is not."""
+    """Another output or parameter is another content; what a clock says is not, nor where the data came from."""
     before = results.read(Folder(forge.folder)).content
     (forge.folder / "metrics/runtime/export.json").write_text('{"export/ended": "2027-01-01T00:00:00+00:00"}')
     change(forge, lambda stages: _rehash(forge, stages, "export", "metrics/runtime/export.json"))
+    change(forge, lambda stages: stages["train"]["params"]["params.yaml"].update({"data.archive": "elsewhere"}))
     assert results.read(Folder(forge.folder)).content == before
     change(forge, lambda stages: stages["train"]["outs"][0].update(md5="0" * 32))
     other = results.read(Folder(forge.folder)).content
