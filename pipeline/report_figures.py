@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from pipeline import statistics
@@ -34,18 +35,35 @@ def accuracy_against(
     with styled(SIZE) as figure:
         axes = figure.subplots()
         axes.step(*zip(*front, strict=True), where="post", color=GREY, lw=1, label="Pareto front", zorder=1)
-        for number, (name, x, y) in enumerate(zip(names, cost, gain, strict=True)):
+        for number, (x, y) in enumerate(zip(cost, gain, strict=True)):
             colour = COLOURS[number % len(COLOURS)]
             axes.errorbar(x, y, yerr=spread[number] * 100 or None, fmt="o", color=colour, ms=6, capsize=3)
-            if number < MOST_LINES:
-                axes.annotate(name, (x, y), (5, 5), textcoords="offset points", fontsize=8, color=colour)
         if max(cost) > 30 * min(cost) > 0:
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.margins(x=0.18, y=0.12)
+        _name_points(axes, names[:MOST_LINES], cost, gain)
         axes.set(xlabel=label, ylabel="test accuracy, %", title=f"Accuracy against {label.split(',')[0]}")
         axes.legend(loc="best", fontsize=8)
         return _svg(figure)
+
+
+def _name_points(axes: Axes, names: Sequence[str], x: Sequence[float], y: npt.NDArray[np.float64]) -> None:
+    """Write each point's name above it to the right, or below where another name is already."""
+    taken: list[npt.NDArray[np.float64]] = []
+    for number in sorted(range(len(names)), key=lambda number: -y[number]):
+        place = axes.transData.transform((x[number], y[number])) / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+        crowded = any(abs(place[0] - other[0]) < 0.9 and abs(place[1] - other[1]) < 0.16 for other in taken)
+        taken.append(place)
+        axes.annotate(
+            names[number],
+            (x[number], y[number]),
+            (5, -12 if crowded else 5),
+            textcoords="offset points",
+            fontsize=8,
+            color=COLOURS[number % len(COLOURS)],
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )
 
 
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, title: str, unit: str) -> str:
