@@ -42,17 +42,18 @@ def accuracy_against(
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.margins(x=0.18, y=0.12)
-        _name_points(axes, names[:MOST_LINES], cost, gain)
         axes.set(xlabel=label, ylabel="test accuracy, %", title=f"Accuracy against {label.split(',')[0]}")
         axes.legend(loc="best", fontsize=8)
+        figure.draw_without_rendering()  # from here on it is known where points are
+        _name_points(axes, names[:MOST_LINES], cost, gain, figure.dpi)
         return _svg(figure)
 
 
-def _name_points(axes: Axes, names: Sequence[str], x: Sequence[float], y: npt.NDArray[np.float64]) -> None:
+def _name_points(axes: Axes, names: Sequence[str], x: Sequence[float], y: npt.NDArray[np.float64], dpi: float) -> None:
     """Write each point's name above it to the right, or below where another name is already."""
     taken: list[npt.NDArray[np.float64]] = []
     for number in sorted(range(len(names)), key=lambda number: -y[number]):
-        place = axes.transData.transform((x[number], y[number])) / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+        place = axes.transData.transform((x[number], y[number])) / dpi
         crowded = any(abs(place[0] - other[0]) < 0.9 and abs(place[1] - other[1]) < 0.16 for other in taken)
         taken.append(place)
         axes.annotate(
