@@ -137,7 +137,9 @@ def test_results_of_a_revision_can_be_shown_and_compared(clone):
     page = (clone.folder / "dvc_plots/index.html").read_text()
     for title in ("Loss", "Accuracy", "Confusion", "confusion.png"):
         assert title in page
-    assert "error: nowhere: no results" in clone(sys.executable, "-m", "pipeline", "show", "nowhere", code=1)
+    assert "error: nowhere: unknown Git revision 'nowhere'" in clone(
+        sys.executable, "-m", "pipeline", "show", "nowhere", code=1
+    )
 
 
 def test_the_same_inputs_give_the_same_bytes(clone, tmp_path_factory, environment):
