@@ -31,7 +31,7 @@ demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the expe
 	@echo "  make ui                                                look at the run in MLflow"
 	@echo "  dvc repro                                              the same on CIFAR-10 (downloads 170 MB)"
 	@echo "  dvc exp run -S model.cnn.activation=tanh               change a parameter, keep both results"
-	@echo "  dvc exp show --only-changed                            compare"
+	@echo "  python -m pipeline compare --all                       say which is better, and whether that is luck"
 
 test: $(INSTALLED) ## run the tests: no network, no GPU needed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

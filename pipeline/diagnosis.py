@@ -70,17 +70,19 @@ def _store(repository: Repository, settings: TrackingParams) -> Iterator[Finding
         yield Finding(str(error), "MLFLOW_TRACKING_URI=... python -m pipeline doctor")
         return
     yield Finding(f"MLflow store {store.uri(root)}, artifacts in {place}")
+    wrong = {
+        "create": "{} has results, but no run in MLflow",
+        "complete": "the run of {} lacks something that is there now",
+        "rename": "a run goes by an experiment's old name: {}",
+        "promote": "the model registry has lost the alias {}",
+        "gone": "the run {} belongs to an experiment that is gone",
+    }
     for change in plan.changes:
-        what = {
-            "create": f"{change.name} has results, but no run in MLflow",
-            "complete": f"the run of {change.name} lacks something that is there now",
-            "rename": f"a run goes by an experiment's old name: {change.name}",
-            "tag": f"the run of {change.name} does not name the commits that carry it",
-            "promote": f"the model registry has lost the alias {change.name}",
-            "gone": f"the run {change.name} belongs to an experiment that is gone",
-        }[change.verb]
-        yield Finding(what, "python -m pipeline sync")
-    yield Finding(f"{plan.unchanged} results in git have just the run they should have")
+        if change.verb in wrong:
+            yield Finding(wrong[change.verb].format(change.name), "python -m pipeline sync")
+    # That a run does not name its commits yet is no fault: the experiment's own is made after the run.
+    fine = plan.unchanged + sum(change.verb == "tag" for change in plan.changes)
+    yield Finding(f"{fine} results in git have just the run they should have")
 
 
 def _queue(repository: Repository) -> Iterator[Finding]:

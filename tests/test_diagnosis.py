@@ -13,7 +13,7 @@ import pytest
 from pipeline import diagnosis
 from pipeline.experiments import Repository
 from pipeline.params import load
-from pipeline.tracking import sync
+from pipeline.tracking import runs, store, sync
 from tests.forge import Forge
 from tests.paths import ROOT
 
@@ -42,6 +42,10 @@ def test_experiments_without_a_run_are_found_and_sync_mends_them(forge):
     with Repository(forge.folder) as repository:
         for change in sync.plan(repository, settings).changes:
             sync.apply(repository, settings, change)
+    assert wrong(forge) == {}
+    client, experiment = store.experiment(forge.folder, "cifar10")
+    for run in runs.search(client, experiment):
+        client.delete_tag(run.info.run_id, sync.REVISIONS_TAG)  # as of a run just made, before its commit
     assert wrong(forge) == {}
     ref = forge.git("for-each-ref", "--format=%(refname)", "refs/exps/")
     forge.git("update-ref", "-d", ref)
