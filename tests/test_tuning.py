@@ -21,7 +21,9 @@ from pipeline.tuning import space
 from pipeline.tuning.study import Plan, Study
 from tests.clone import Clone
 
-# What a network this small learns something from in few epochs, and nothing at a rate of 1e-9.
+# Long enough to be interrupted or given up before it ends, whatever the machine.
+EPOCHS = 60
+# What a network this small learns something from, and nothing at a rate of 1e-9.
 LEARNING = {
     "data.shapes10.train_images": 2000,
     "data.shapes10.noise": 0.0,
@@ -30,7 +32,7 @@ LEARNING = {
     "train.momentum": 0.9,
     "train.weight_decay": 0.0,
     "train.lr": 0.1,
-    "train.epochs": 10,
+    "train.epochs": EPOCHS,
     "augment.flip": "alternating",
 }
 # Several pipelines one after the other; a machine that is busy with other things needs its time.
@@ -168,7 +170,7 @@ def test_ctrl_c_ends_a_search_in_order(searched):
 def test_an_interrupted_search_ends_with_all_its_trials_and_none_twice(searched):
     """Four trials, four experiments; the first went on at its last epoch, and was waited for when it was killed."""
     assert "search-0000  still running since the search was killed: waiting for it" in searched.finished
-    assert "epoch   1/10" in (log := (searched.folder / ".tune/search/search-0000.log").read_text())
+    assert f"epoch   1/{EPOCHS}" in (log := (searched.folder / ".tune/search/search-0000.log").read_text())
     assert "restored" in log
     assert "(4/4 finished)" in searched.finished
     found = trials(searched, "search")
@@ -228,10 +230,10 @@ def test_a_study_keeps_its_space_and_its_parameters(searched):
     assert len(said.splitlines()) == 1
     file = searched.folder / "params.yaml"
     kept = file.read_text()
-    file.write_text(kept.replace("epochs: 10", "epochs: 9"))
+    file.write_text(kept.replace(f"epochs: {EPOCHS}", "epochs: 9"))
     said = searched(*TUNE, "--space=../search.yaml", "--name=search", code=1)
     file.write_text(kept)
-    assert said.startswith("error: params.yaml: train.epochs: found 9, but the search search began with 10")
+    assert said.startswith(f"error: params.yaml: train.epochs: found 9, but the search search began with {EPOCHS}")
     (searched.folder / ".tune/search.db").rename(searched.folder / ".tune/kept")
     said = searched(*TUNE, "--space=../search.yaml", "--name=search", code=1)
     (searched.folder / ".tune/kept").replace(searched.folder / ".tune/search.db")
@@ -258,7 +260,7 @@ def test_hopeless_trials_are_given_up_and_leave_nothing(searched):
         "hopeless-0000": "FINISHED",
         "hopeless-0001": "KILLED",
     }
-    assert 1 <= len(found[1].intermediate_values) < 10
+    assert 1 <= len(found[1].intermediate_values) < EPOCHS
     assert workspaces(searched) == states(searched) == []
     assert "hopeless-0001" not in searched("git", "for-each-ref")
     assert searched("git", "status", "--porcelain") == ""
