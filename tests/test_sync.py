@@ -145,7 +145,8 @@ def test_an_experiment_is_kept_while_the_store_is_away(clone):
 
 def test_a_killed_training_ends_as_one_run_with_a_whole_curve(clone):
     """SIGKILL to dvc and all it started, then the same command: neither a gap nor a repeat, nor a second run."""
-    command = ("dvc", "exp", "run", "-n", "killed", "-S", "train.epochs=40", "-S", "train.seed=9")
+    epochs = 120  # long enough that MLflow shows the first before the last is over
+    command = ("dvc", "exp", "run", "-n", "killed", "-S", f"train.epochs={epochs}", "-S", "train.seed=9")
     started = subprocess.Popen(
         command, cwd=clone.folder, env=clone.environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -162,8 +163,8 @@ def test_a_killed_training_ends_as_one_run_with_a_whole_curve(clone):
     _, _, metrics, curves, tags, *_ = content(clone)["killed"]
     assert tags["complete"] == "true"
     for key in ("train/loss", "val/accuracy"):
-        assert [step for step, _ in curves[key]] == list(range(1, 41))
-    assert metrics["train/epochs"] == 40
+        assert [step for step, _ in curves[key]] == list(range(1, epochs + 1))
+    assert metrics["train/epochs"] == epochs
     assert not list(Path(clone.folder / ".checkpoints").iterdir())
 
 
