@@ -12,6 +12,7 @@ import dvc.scm
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.utils import exp_refs
+from dvc_data.index import DataIndexDirError
 from scmrepo.exceptions import SCMError
 
 from pipeline import results
@@ -20,6 +21,8 @@ from pipeline.results import Results
 
 WORKSPACE = "workspace"
 PROMOTED = "refs/promoted/"
+ABSENT = (DvcException, OSError, DataIndexDirError)
+"""What DVC raises for files that neither its cache nor a remote has."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class Repository:
                 return cached.read_bytes()
         try:
             return bytes(self._filesystem(revision).read_bytes(path))
-        except (DvcException, OSError) as error:
+        except ABSENT as error:
             raise ResultsError(_absent(revision, path, error)) from None
 
     def history(self, revision: Revision, record: Results) -> list[dict[str, float]]:
@@ -186,7 +189,7 @@ class Repository:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._filesystem(revision).get(path, str(target), recursive=True)
-            except (DvcException, OSError):
+            except ABSENT:
                 shutil.rmtree(target, ignore_errors=True)
                 missing.append(path)
         return missing

@@ -123,7 +123,8 @@ class Forge:
                     store = self.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
                     store.parent.mkdir(parents=True, exist_ok=True)
                     store.write_bytes(content)
-                outs.append({"path": path, "hash": "md5", "md5": digest})
+                folder = path in ("data/processed", "model", "results/figures")
+                outs.append({"path": path, "hash": "md5", "md5": f"{digest}.dir" if folder else digest})
             params = {
                 key: value for key, value in changed.items() if (name == "train") == (not key.startswith("data"))
             }
