@@ -76,8 +76,8 @@ def apply(params: AugmentParams, images: Tensor, decisions: Decisions, fill: Ten
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
     if params.translate or params.flip != "none":
-        y = _reflect(rows[None, :] - decisions.shift[:, :1], height)
-        x = _reflect(columns[None, :] - decisions.shift[:, 1:], width)
+        y = reflect(rows[None, :] - decisions.shift[:, :1], height)
+        x = reflect(columns[None, :] - decisions.shift[:, 1:], width)
         x = torch.where(decisions.flip[:, None], width - 1 - x, x)
         pixels = (y[:, :, None] * width + x[:, None, :]).reshape(count, -1, 1).expand(-1, -1, channels)
         images = images.reshape(count, -1, channels).gather(1, pixels).reshape(images.shape)
@@ -94,7 +94,7 @@ def apply(params: AugmentParams, images: Tensor, decisions: Decisions, fill: Ten
     return images
 
 
-def _reflect(index: Tensor, size: int) -> Tensor:
+def reflect(index: Tensor, size: int) -> Tensor:
     """Map positions up to size - 1 beyond either edge to the pixel that a mirror there would show."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
 

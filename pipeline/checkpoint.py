@@ -6,7 +6,9 @@ A training state is one file, replaced as a whole after every epoch.
 
 import hashlib
 import json
+import math
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,19 +104,36 @@ def fingerprint(settings: Mapping[str, Any], data: str, root: Path) -> str:
 class TrainingState:
     """What a killed training needs to go on: one file in a folder of its own, named by the fingerprint."""
 
+    MOST_OF_THE_TIME = 0.02
+    """Share of a training's time that saving may take: very short epochs are not saved every time."""
+
     def __init__(self, folder: Path) -> None:
         self.path = folder / STATE
+        self.saved_at, self.took = -math.inf, 0.0
 
-    def save(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, progress: Any) -> None:
+    def due(self) -> bool:
+        """Tell whether enough time has passed since the last saving for another not to slow the training down."""
+        return time.monotonic() - self.saved_at >= self.took / self.MOST_OF_THE_TIME
+
+    def save(
+        self,
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        progress: Any,
+        others: Mapping[str, Tensor],
+    ) -> None:
         """Replace the saved state atomically.
 
         Args:
             modules: e.g. the model and its moving average, by name.
             progress: JSON-able: epochs done, history, seconds spent.
+            others: tensors by name that go with them.
         """
+        started = time.monotonic()
         tensors = {
             f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()
         }
+        tensors |= {f"others/{name}": tensor for name, tensor in others.items()}
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 if value is not None:
@@ -124,9 +143,13 @@ class TrainingState:
         with files.atomic(self.path) as temporary:
             metadata = {"progress": said, "sha256": _digest(tensors, said)}
             safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        self.saved_at = time.monotonic()
+        self.took = self.saved_at - started
 
-    def restore(self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> Any:
-        """Load a saved state into modules and optimiser and return its progress; None if there is nothing saved.
+    def restore(
+        self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, others: Mapping[str, Tensor]
+    ) -> Any:
+        """Load a saved state into what `save` was given and return its progress; None if there is nothing saved.
 
         Raises:
             CheckpointError: the file is damaged or does not fit.
@@ -142,6 +165,8 @@ class TrainingState:
             progress = json.loads(metadata["progress"])
             for name, module in modules.items():
                 module.load_state_dict(_below(tensors, name))
+            for name, value in _below(tensors, "others").items():
+                others[name].copy_(value)
             saved: dict[int, dict[str, Tensor]] = {}
             for key, value in _below(tensors, "optimizer").items():
                 index, field = key.split("/", 1)

@@ -15,40 +15,54 @@ def build(params: TrainParams, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimiser of `train.optimizer`; weight decay acts on weights, not on biases and normalisation.
 
     Each group's peak learning rate is in its "initial_lr", as torch's own schedulers have it; `set_rate` scales it.
+    On a GPU the rates are tensors and a step synchronises nothing, so that it can be recorded as a CUDA graph.
     """
-    weights = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = [parameter for parameter in trained if parameter.ndim >= 2]
+    vectors = [parameter for parameter in trained if parameter.ndim < 2]
     decayed = {"params": weights, "weight_decay": params.weight_decay}
     plain = {"params": vectors, "weight_decay": 0.0}
     # On a CPU, PyTorch's single kernel for the whole update is the slower way.
-    fused = all(parameter.is_cuda for parameter in weights)
+    on_gpu = all(parameter.is_cuda for parameter in trained)
     optimizer: torch.optim.Optimizer
     if params.optimizer == "muon":
         last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1].weight
         hidden = [weight for weight in weights if weight is not last]
         optimizer = Muon(
             hidden,
-            [*vectors, last],
+            vectors,
+            [last],
             lr=params.lr,
-            lr_rest=params.lr_rest,
+            lr_vectors=params.lr_rest,
+            lr_head=params.lr_head,
             momentum=params.momentum,
+            momentum_rest=params.momentum_rest,
             weight_decay=params.weight_decay,
+            steps=params.muon_steps,
         )
     elif params.optimizer == "adamw":
-        optimizer = torch.optim.AdamW([decayed, plain], lr=params.lr, betas=(params.momentum, 0.999), fused=fused)
+        optimizer = torch.optim.AdamW(
+            [decayed, plain], lr=params.lr, betas=(params.momentum, 0.999), fused=on_gpu, capturable=on_gpu
+        )
     else:
         optimizer = torch.optim.SGD(
-            [decayed, plain], lr=params.lr, momentum=params.momentum, nesterov=params.momentum > 0, fused=fused
+            [decayed, plain], lr=params.lr, momentum=params.momentum, nesterov=params.momentum > 0, fused=on_gpu
         )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
+        if on_gpu:
+            group["lr"] = torch.tensor(group["lr"], device=trained[0].device)
     return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` (0..1) of its peak."""
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+        rate = group["initial_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def schedule(params: TrainParams, step: int, steps: int) -> float:
@@ -79,32 +93,40 @@ class Muon(torch.optim.Optimizer):
     Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon). A convolution's filters count as the rows of a
     matrix. As in PyTorch's own Muon, which takes no convolutions, the step of a matrix with more rows than columns
     is enlarged by the root of their ratio, and weight decay is decoupled. Biases, normalisation and the last layer
-    go by SGD with Nesterov momentum and a learning rate of their own.
+    go by SGD with Nesterov momentum and learning rates of their own.
 
     Args:
         hidden: weights of two dimensions or more.
-        rest: all other parameters.
-        lr, lr_rest: learning rates of the two groups.
-        momentum: of both.
+        vectors: biases and normalisation.
+        head: weights of the last layer.
+        lr, lr_vectors, lr_head: learning rates of the three.
+        momentum: of the hidden weights.
+        momentum_rest: of the vectors and the head.
         weight_decay: of the hidden weights; each step scales them by 1 - lr * weight_decay.
+        steps: Newton-Schulz iterations.
     """
 
     def __init__(
         self,
         hidden: Sequence[Tensor],
-        rest: Sequence[Tensor],
+        vectors: Sequence[Tensor],
+        head: Sequence[Tensor],
         *,
         lr: float,
-        lr_rest: float,
+        lr_vectors: float,
+        lr_head: float,
         momentum: float,
+        momentum_rest: float,
         weight_decay: float,
+        steps: int = 5,
     ) -> None:
         groups = [
-            {"params": list(hidden), "lr": lr, "orthogonal": True},
-            {"params": list(rest), "lr": lr_rest, "orthogonal": False},
+            {"params": list(hidden), "lr": lr, "momentum": momentum, "orthogonal": True},
+            {"params": list(vectors), "lr": lr_vectors, "momentum": momentum_rest, "orthogonal": False},
+            {"params": list(head), "lr": lr_head, "momentum": momentum_rest, "orthogonal": False},
         ]
         super().__init__(
-            [group for group in groups if group["params"]], {"momentum": momentum, "weight_decay": weight_decay}
+            [group for group in groups if group["params"]], {"weight_decay": weight_decay, "steps": steps}
         )
 
     @torch.no_grad()
@@ -113,28 +135,23 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            updates = [self._nesterov(parameter, group["momentum"]) for parameter in parameters]
-            if not group["orthogonal"]:
-                for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.add_(update, alpha=-group["lr"])
+            if not parameters:
                 continue
-            by_shape = defaultdict(list)
-            for parameter, update in zip(parameters, updates, strict=True):
-                by_shape[parameter.shape].append((parameter, update))
-            for shape, pairs in by_shape.items():
-                matrices = torch.stack([update.reshape(len(update), -1) for _, update in pairs])
-                scale = max(1.0, matrices.shape[1] / matrices.shape[2]) ** 0.5
-                for (parameter, _), step in zip(pairs, orthogonalize(matrices), strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(step.view(shape), alpha=-group["lr"] * scale)
+            updates = self._nesterov(parameters, group["momentum"])
+            if group["orthogonal"]:
+                updates = _orthogonalized(updates, group["steps"])
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            _descend(parameters, updates, group["lr"])
 
-    def _nesterov(self, parameter: Tensor, momentum: float) -> Tensor:
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        assert parameter.grad is not None
-        buffer: Tensor = state["momentum_buffer"].mul_(momentum).add_(parameter.grad)
-        return parameter.grad.add(buffer, alpha=momentum)
+    def _nesterov(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
+        for parameter in parameters:
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        return list(torch._foreach_add(gradients, buffers, alpha=momentum))
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
@@ -145,6 +162,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
 
     Args:
         matrices: (B, M, N), any float dtype; rank and scale don't matter.
+        steps: iterations; 3 leave the singular values further apart (about 0.3..1.2) and cost less.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]
@@ -155,3 +173,25 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
         x = a * x + (b * gram + c * gram @ gram) @ x
     result: Tensor = x.mT if tall else x
     return result
+
+
+def _orthogonalized(updates: list[Tensor], steps: int) -> list[Tensor]:
+    """Orthogonalise tensors, all of one shape in one batch; in bfloat16 on a GPU, where that is faster."""
+    by_shape = defaultdict(list)
+    for index, update in enumerate(updates):
+        by_shape[update.shape].append(index)
+    result = list(updates)
+    for shape, indices in by_shape.items():
+        matrices = torch.stack([updates[index].reshape(shape[0], -1) for index in indices])
+        scale = max(1.0, matrices.shape[1] / matrices.shape[2]) ** 0.5
+        orthogonal = orthogonalize(matrices.bfloat16() if matrices.is_cuda else matrices, steps) * scale
+        for index, matrix in zip(indices, orthogonal.to(matrices.dtype), strict=True):
+            result[index] = matrix.view(shape)
+    return result
+
+
+def _descend(parameters: list[Tensor], updates: list[Tensor], lr: float | Tensor) -> None:
+    if isinstance(lr, Tensor):
+        torch._foreach_sub_(parameters, torch._foreach_mul(updates, lr))
+    else:
+        torch._foreach_add_(parameters, updates, alpha=-lr)

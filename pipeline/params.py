@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ CLASSES = 10
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=0.95)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
 BatchSize = Annotated[int, Field(ge=1, le=65536)]
 Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "silu"]
 Norm = Literal["batch", "none"]
@@ -125,13 +127,29 @@ class ResnetParams(Section):
     dropout: Share
 
 
+class SpeednetParams(Section):
+    """A whitening layer, groups of convolutions that each halve the side, a linear layer."""
+
+    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(min_length=1, max_length=4)]
+    """Output channels of each group."""
+    convs_per_group: Annotated[int, Field(ge=1, le=8)]
+    activation: Activation
+    whitening: bool
+    """Compute the first layer from the training images and leave it so; false: learn it."""
+    patch: Annotated[int, Field(ge=1, le=4)]
+    """Side of the first layer's filters in pixels."""
+    head_scale: Annotated[float, Field(gt=0, le=1000)]
+    """Factor on the class scores of a last layer that starts with weights of standard deviation 1 / channels."""
+
+
 class ModelParams(Section):
     """The architecture in use, and the settings of each."""
 
-    arch: Literal["cnn", "mlp", "resnet"]
+    arch: Literal["cnn", "mlp", "resnet", "speednet"]
     cnn: CnnParams
     mlp: MlpParams
     resnet: ResnetParams
+    speednet: SpeednetParams
 
 
 class TrainParams(Section):
@@ -140,12 +158,22 @@ class TrainParams(Section):
     seed: Seed
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     batch_size: BatchSize
+    resolutions: Annotated[tuple[Annotated[int, Field(ge=16, le=IMAGE_SIDE)], ...], Field(min_length=1, max_length=64)]
+    """Side of the training images in pixels; several share the epochs equally, in this order."""
+    hardest: Annotated[float, Field(gt=0, le=1)]
+    """Share of the training images, those with the highest loss when last seen, in epochs after the first."""
     optimizer: Literal["muon", "sgd", "adamw"]
-    lr: Annotated[float, Field(gt=0, le=100)]
+    lr: Rate
     """Peak learning rate of the schedule."""
-    lr_rest: Annotated[float, Field(gt=0, le=100)]
-    """Muon's peak learning rate for what it leaves to SGD: biases, normalisation, the last layer."""
+    lr_rest: Rate
+    """Muon's peak learning rate for the vectors, which it leaves to SGD: biases and normalisation."""
+    lr_head: Rate
+    """Muon's peak learning rate for the last layer, which it leaves to SGD, too."""
     momentum: Annotated[float, Field(ge=0, le=0.999)]
+    momentum_rest: Annotated[float, Field(ge=0, le=0.999)]
+    """Muon's momentum for what it leaves to SGD."""
+    muon_steps: Annotated[int, Field(ge=1, le=20)]
+    """Newton-Schulz iterations of muon's orthogonalisation."""
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     schedule: Literal["onecycle", "cosine", "constant"]
     warmup: Annotated[float, Field(ge=0, le=0.9)]
@@ -157,7 +185,7 @@ class TrainParams(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     precision: Literal["auto", "bf16", "fp32"]
     channels_last: bool
-    compile: bool
+    compile: Literal["auto", True, False]
     deterministic: bool
 
 
@@ -165,7 +193,9 @@ class EvaluateParams(Section):
     """How the test set is judged."""
 
     batch_size: BatchSize
-    tta: Literal["none", "flip"]
+    tta: Literal["none", "flip", "six"]
+    tta_share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the images, the least confident ones, that are looked at in more than one view."""
     calibration_bins: Annotated[int, Field(ge=2, le=100)]
 
 
@@ -337,7 +367,7 @@ def _combinations(params: Params) -> Iterator[str]:
             f"train.batch_size: found {train.batch_size}, expected at most {rest}, "
             f"the training images that data.val_images leaves of {source}"
         )
-    elif min(train.batch_size, rest % train.batch_size or rest) == 1 and _normalises_vectors(params.model):
+    elif _smallest_batch(params.train, rest) < 2 and _normalises_vectors(params.model):
         yield (
             f"train.batch_size: found {train.batch_size}, which makes a batch of one of the {rest} training images; "
             "expected at least 2 in each, as batch normalisation of vectors needs"
@@ -357,6 +387,28 @@ def _combinations(params: Params) -> Iterator[str]:
             f"model.cnn.widths: found {len(cnn.widths)} blocks, expected at most 5 with model.cnn.pooling "
             f"{cnn.pooling}, as each block halves the {IMAGE_SIDE} px side; use fewer blocks or pooling none"
         )
+    side = min(train.resolutions)
+    if len(train.resolutions) > train.epochs:
+        yield (
+            f"train.resolutions: found {len(train.resolutions)} sides, expected at most train.epochs, {train.epochs}"
+        )
+    if side < IMAGE_SIDE and params.model.arch in ("cnn", "mlp"):
+        yield (
+            f"train.resolutions: found {list(train.resolutions)}, expected [{IMAGE_SIDE}] with model.arch "
+            f"{params.model.arch}, whose fully connected layers take images of one size; speednet and resnet take any"
+        )
+    speednet = params.model.speednet
+    if params.model.arch == "speednet" and (side - speednet.patch + 1) >> len(speednet.widths) < 1:
+        yield (
+            f"model.speednet.widths: found {len(speednet.widths)} groups, which halve images of {side} px "
+            "(train.resolutions) to nothing; expected fewer groups or larger images"
+        )
+
+
+def _smallest_batch(train: TrainParams, images: int) -> int:
+    """Return the size of the smallest batch: an epoch's batches differ by at most one image."""
+    counts = {images, math.ceil(train.hardest * images)}
+    return min(count // math.ceil(count / train.batch_size) for count in counts)
 
 
 def _normalises_vectors(model: ModelParams) -> bool:

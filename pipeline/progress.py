@@ -33,8 +33,8 @@ class TrainingDisplay:
             "train", total=None, epoch=1, epochs=epochs, loss=0.0, accuracy=0.0, rate=0.0, lr=0.0
         )
         self.started = self.last_line = time.monotonic()
-        self.first_position: float | None = None
-        self.rate = 0.0
+        self.resumed = False
+        self.done = self.done_at_start = self.rate = 0.0
 
     def __enter__(self) -> "TrainingDisplay":
         self.bar.start()
@@ -47,12 +47,13 @@ class TrainingDisplay:
 
     def step(self, step: Step) -> None:
         """Show how far the epoch is; in a log only every 20 seconds."""
-        done = (step.epoch - 1) * step.steps + step.step
-        self.rate = step.images_per_second
+        if self.resumed and not self.rate:  # what was done before tells nothing of the time that the rest takes
+            self.started, self.done_at_start = time.monotonic(), step.done
+        self.done, self.rate = step.done, step.images_per_second
         self.bar.update(
             self.task,
-            total=self.epochs * step.steps,
-            completed=done,
+            total=1.0,
+            completed=step.done,
             epoch=step.epoch,
             loss=step.loss,
             accuracy=step.accuracy,
@@ -60,7 +61,7 @@ class TrainingDisplay:
             lr=step.lr,
         )
         if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
-            left = self._left(done / step.steps)
+            left = self._left()
             print(
                 f"epoch {step.epoch:3}/{self.epochs}  step {step.step}/{step.steps}  loss {step.loss:.3f}  "
                 f"accuracy {step.accuracy:.3f}  {self.rate:,.0f} images/s  lr {step.lr:.4f}  {left}",
@@ -70,19 +71,19 @@ class TrainingDisplay:
 
     def epoch(self, row: Row) -> None:
         """Print one line for a finished epoch."""
-        rate = f"{self.rate:,.0f} images/s  " if self.rate else "restored  "
+        self.resumed = not self.rate
+        rate = "restored  " if self.resumed else f"{self.rate:,.0f} images/s  "
         self.console.print(
             f"epoch {row['epoch']:3.0f}/{self.epochs}  train loss {row['train/loss']:.3f} "
             f"accuracy {row['train/accuracy']:.3f}  val loss {row['val/loss']:.3f} "
-            f"accuracy {row['val/accuracy']:.3f}  {rate}lr {row['lr']:.4f}  {self._left(row['epoch'])}"
+            f"accuracy {row['val/accuracy']:.3f}  {rate}lr {row['lr']:.4f}  {self._left()}"
         )
         self.last_line = time.monotonic()
 
-    def _left(self, epochs_done: float) -> str:
-        """Estimate the time left from the epochs that this process has done itself."""
-        if not self.rate:  # nothing measured yet: these epochs come from a saved state
-            self.started, self.first_position = time.monotonic(), epochs_done
+    def _left(self) -> str:
+        """Estimate the time left from what this process has done itself."""
+        passed = self.done - self.done_at_start
+        if not passed:
             return ""
-        passed = epochs_done - (self.first_position or 0.0)
-        seconds = (time.monotonic() - self.started) / max(passed, 1e-9) * (self.epochs - epochs_done)
+        seconds = (time.monotonic() - self.started) / passed * (1 - self.done)
         return f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"

@@ -1,24 +1,26 @@
-"""Training: one visible loop, the step apart."""
+"""Training: one visible loop; what a step does is in stepping.py."""
 
+import copy
 import itertools
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline import augment, device, models, optim
+from pipeline import augment, cost, device, models, optim
 from pipeline.checkpoint import TrainingState
 from pipeline.dataset import Dataset, Split
-from pipeline.errors import ParamsError, TrainingError
+from pipeline.errors import TrainingError
 from pipeline.loader import TrainLoader, batches
-from pipeline.params import IMAGE_SIDE, AugmentParams, ModelParams, TrainParams, architecture
+from pipeline.models.speednet import Speednet
+from pipeline.params import AugmentParams, ModelParams, TrainParams, architecture
+from pipeline.stepping import Stepper
+
+FIRST_LAYER_IMAGES = 5000
+"""Training images that a first layer is computed from, where it is not learned."""
 
 VAL_BATCH_SIZE = 1000
 
@@ -28,15 +30,21 @@ Row = dict[str, float]
 
 @dataclass
 class Progress:
-    """How far a training has come; saved after every epoch.
+    """How far a training has come; saved after an epoch.
 
     Attributes:
         history: of the finished epochs.
-        seconds: spent in them, also in those before an interruption.
+        images: that the network was trained on in them.
+        seconds: spent training in them, also in those before an interruption.
+        val_seconds: spent on the validation images.
+        preparation_seconds: spent compiling and recording, apart from `seconds`.
     """
 
     history: list[Row] = field(default_factory=list)
+    images: int = 0
     seconds: float = 0.0
+    val_seconds: float = 0.0
+    preparation_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,17 +52,21 @@ class Result:
     """A finished training: the network, on the device it was trained on, and the path to it."""
 
     model: nn.Module
-    history: list[Row]
-    seconds: float
+    progress: Progress
+
+    @property
+    def history(self) -> list[Row]:
+        return self.progress.history
 
 
 @dataclass(frozen=True)
 class Step:
-    """The state within an epoch, for a progress display."""
+    """The state within an epoch, for a progress display; `done` is the share of the whole training, 0..1."""
 
     epoch: int
     step: int
     steps: int
+    done: float
     lr: float
     loss: float
     accuracy: float
@@ -79,26 +91,20 @@ def train(
     Args:
         state: where to go on from, if there is something, and what to keep up to date.
         on_step: called at most twice a second, and at the end of each epoch.
-        listeners: called after each epoch, when its state is safe; also for epochs restored from `state`.
+        listeners: called after each epoch; also for epochs restored from `state`.
 
     Returns:
         The trained network (its moving average if `ema` is on) with its history.
 
     Raises:
-        TrainingError: the loss is not finite; the weights are still those before that step.
+        TrainingError: the loss is not finite; what `state` holds is from before that epoch.
     """
     place = device.choose(params.device)
-    precision = device.choose_precision(params.precision, place)
     device.prepare(place, deterministic=params.deterministic)
     model = initial_model(model_params, params, data, place)
-    average = _moving_average(model, params.ema) if params.ema else None
+    average = MovingAverage(model, params.ema) if params.ema else None
     optimizer = optim.build(params, model)
-    modules: dict[str, nn.Module] = {"model": model} | ({"average": average} if average else {})
-    saved = state.restore(modules, optimizer)
-    progress = Progress(**saved) if saved else Progress()
-    for row, listener in itertools.product(progress.history, listeners):
-        listener(row)
-
+    modules = {"model": model} | ({"average": average.model} if average else {})
     loader = TrainLoader(
         data["train"],
         augment_params,
@@ -106,55 +112,62 @@ def train(
         seed=params.seed,
         device=place,
         mean=data.metadata.mean,
+        hardest=params.hardest,
     )
-    forward = _compiled(model, place) if params.compile else model
-    chosen = average.module if average else model
+    tensors = {"losses": loader.losses}
+    saved = state.restore(modules, optimizer, tensors)
+    progress = Progress(**saved) if saved else Progress()
+    for row, listener in itertools.product(progress.history, listeners):
+        listener(row)
+
+    all_steps = loader.steps_before(params.epochs)
+    step = Stepper(model, optimizer, loader, params)
+    chosen = average.model if average else model
     for epoch in range(len(progress.history), params.epochs):
-        started = time.perf_counter()
+        started, prepared = time.perf_counter(), step.preparation_seconds
         torch.manual_seed(augment.generator(params.seed, epoch, "dropout").initial_seed())
-        meter = Meter(place)
+        first, steps = loader.steps_before(epoch), loader.steps(epoch)
+        factors = [optim.schedule(params, number, all_steps) for number in range(first, first + steps)]
+        meter = Meter(steps, place)
         model.train()
-        for step, (images, labels) in enumerate(loader.epoch(epoch), start=epoch * loader.steps):
-            factor = optim.schedule(params, step, params.epochs * loader.steps)
+        batches_of_epoch = zip(loader.begin(epoch, resolution(params, epoch)), factors, strict=True)
+        for number, (indices, factor) in enumerate(batches_of_epoch, start=1):
             optim.set_rate(optimizer, factor)
-            lr = params.lr * factor
-            loss, correct = train_step(
-                forward,
-                optimizer,
-                images,
-                labels,
-                params,
-                lr=lr,
-                precision=precision,
-                where=f"epoch {epoch + 1}, step {step - epoch * loader.steps + 1}",
-            )
+            meter.add(*step(indices), len(indices))
             if average:
-                average.update_parameters(model)
-            meter.add(loss, correct, len(labels))
-            done = step % loader.steps + 1
-            if meter.due() or done == loader.steps:
-                on_step(Step(epoch + 1, done, loader.steps, lr, meter.loss, meter.accuracy, meter.images_per_second))
-        val_loss, val_accuracy = validate(chosen, data["val"], place, precision)
+                average.update(model, first=epoch == 0 and number == 1)
+            if meter.due() or number == steps:
+                loss, accuracy = _checked(meter, epoch, [params.lr * factor for factor in factors])
+                lr = params.lr * factor
+                done = (first + number) / all_steps
+                on_step(Step(epoch + 1, number, steps, done, lr, loss, accuracy, meter.images_per_second))
+        ended = time.perf_counter()
+        val_loss, val_accuracy = validate(chosen, data["val"], place, step.precision)
         progress.history.append(
             {
                 "epoch": epoch + 1,
                 "lr": lr,
-                "train/loss": meter.loss,
-                "train/accuracy": meter.accuracy,
+                "train/loss": loss,
+                "train/accuracy": accuracy,
                 "val/loss": val_loss,
                 "val/accuracy": val_accuracy,
             }
         )
-        progress.seconds += time.perf_counter() - started
-        state.save(modules, optimizer, vars(progress))
+        progress.images += loader.count(epoch)
+        preparation = step.preparation_seconds - prepared
+        progress.preparation_seconds += preparation
+        progress.seconds += ended - started - preparation
+        progress.val_seconds += time.perf_counter() - ended
+        if state.due():
+            state.save(modules, optimizer, vars(progress), tensors)
         for listener in listeners:
             listener(progress.history[-1])
-    return Result(chosen.eval(), progress.history, progress.seconds)
+    return Result(chosen.eval(), progress)
 
 
 def summary(result: Result) -> dict[str, float | int]:
     """Return the metrics of a training under their usual names; accuracies as fractions, no times."""
-    parameters, macs = cost(result.model)
+    parameters, macs = cost.cost(result.model)
     best = max(result.history, key=lambda row: row["val/accuracy"])
     return {
         **{key: value for key, value in result.history[-1].items() if key not in ("epoch", "lr")},
@@ -164,46 +177,6 @@ def summary(result: Result) -> dict[str, float | int]:
         "model/parameters": parameters,
         "model/macs": macs,
     }
-
-
-def train_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    params: TrainParams,
-    *,
-    lr: float,
-    precision: str,
-    where: str,
-) -> tuple[Tensor, Tensor]:
-    """Move the weights once.
-
-    Args:
-        images: (B, 3, H, W) uint8.
-        labels: (B,) int64.
-        lr, where: named in the error.
-
-    Returns:
-        The batch's mean loss (label smoothing included) and how many it got right, as scalars on the device.
-
-    Raises:
-        TrainingError: the loss is not finite; no weight has changed.
-    """
-    with device.autocast(images.device, precision):
-        logits = model(images if params.channels_last else images.contiguous())
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=params.label_smoothing)
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"training stopped at {where}: the loss is {loss.item()} at lr {lr:g}; "
-            "expected a finite number; lower train.lr, lengthen train.warmup or set train.clip_grad_norm"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    if params.clip_grad_norm:
-        nn.utils.clip_grad_norm_(model.parameters(), params.clip_grad_norm)
-    optimizer.step()
-    return loss.detach(), (logits.argmax(1) == labels).sum()
 
 
 @torch.inference_mode()
@@ -230,71 +203,101 @@ def initial_model(model_params: ModelParams, params: TrainParams, data: Dataset,
         std=data.metadata.std,
         classes=len(data.metadata.classes),
     )
+    if isinstance(model, Speednet):
+        images = torch.from_numpy(data["train"].images[:FIRST_LAYER_IMAGES])
+        model.fit_first_layer(images.permute(0, 3, 1, 2))
     layout = torch.channels_last if params.channels_last else torch.contiguous_format
     return model.to(memory_format=layout).to(place)
 
 
-def cost(model: nn.Module) -> tuple[int, int]:
-    """Return a network's trainable parameters and the multiply-accumulate operations (MACs) for one image.
+def resolution(params: TrainParams, epoch: int) -> int:
+    """Return the side in pixels of the training images in an epoch (counted from 0).
 
-    Convolutions and matrix products are counted, as is customary; one MAC is two floating-point operations.
+    Small images first, as in Howard's DAWNBench entry (2018): they cost less and teach the coarse things.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    image = torch.zeros(1, 3, IMAGE_SIDE, IMAGE_SIDE, device=parameters[0].device)
-    counter = FlopCounterMode(display=False)
-    with torch.inference_mode(), counter:
-        model.eval()(image)
-    return sum(parameter.numel() for parameter in parameters), counter.get_total_flops() // 2
+    return params.resolutions[epoch * len(params.resolutions) // params.epochs]
+
+
+def _checked(meter: "Meter", epoch: int, lrs: Sequence[float]) -> tuple[float, float]:
+    """Return the meter's loss and accuracy.
+
+    Args:
+        lrs: learning rate of each step of the epoch, named in the error.
+
+    Raises:
+        TrainingError: a loss was not finite.
+    """
+    loss, accuracy, broken = meter.read()
+    if broken is not None:
+        raise TrainingError(
+            f"training stopped at epoch {epoch + 1}, step {broken + 1}: the loss is {meter.losses[broken].item()} "
+            f"at lr {lrs[broken]:g}; expected a finite number; lower train.lr, lengthen train.warmup or set "
+            "train.clip_grad_norm"
+        )
+    return loss, accuracy
 
 
 class Meter:
-    """Sums over the images of an epoch, kept on the device: reading them is what costs, so that is done rarely."""
+    """What the steps of an epoch gave, kept on the device: reading waits for the device, so that is done rarely."""
 
-    SECONDS_BETWEEN_READINGS = 0.5
+    SECONDS_BETWEEN_READINGS = 1.0
 
-    def __init__(self, place: torch.device) -> None:
-        self.loss_sum = torch.zeros((), dtype=torch.float32, device=place)
+    def __init__(self, steps: int, place: torch.device) -> None:
+        self.losses = torch.zeros(steps, dtype=torch.float32, device=place)
         self.correct = torch.zeros((), dtype=torch.int64, device=place)
-        self.images = 0
+        self.sizes: list[int] = []
         self.started = self.last_reading = time.perf_counter()
 
     def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
         """Add a batch: its mean loss and how many images it got right."""
-        self.loss_sum += loss * images
+        self.losses[len(self.sizes)].copy_(loss)
         self.correct += correct
-        self.images += images
+        self.sizes.append(images)
 
     def due(self) -> bool:
-        """Tell whether half a second has passed since this last said yes."""
+        """Tell whether a second has passed since this last said yes."""
         now = time.perf_counter()
         if now - self.last_reading < self.SECONDS_BETWEEN_READINGS:
             return False
         self.last_reading = now
         return True
 
-    @property
-    def loss(self) -> float:
-        """Mean loss per image so far."""
-        return self.loss_sum.item() / self.images
+    def read(self) -> tuple[float, float, int | None]:
+        """Return the mean loss per image, the share classified right, and the first step whose loss is not finite.
 
-    @property
-    def accuracy(self) -> float:
-        """Share of images classified right so far, 0..1, in training mode and with augmentation."""
-        return int(self.correct.item()) / self.images
+        The share is in training mode and with augmentation.
+        """
+        losses = self.losses[: len(self.sizes)].double().cpu()
+        images = sum(self.sizes)
+        broken = (~losses.isfinite()).nonzero()
+        loss = (losses * torch.tensor(self.sizes)).sum().item() / images
+        return loss, int(self.correct.item()) / images, int(broken[0]) if len(broken) else None
 
     @property
     def images_per_second(self) -> float:
-        return self.images / (time.perf_counter() - self.started)
+        return sum(self.sizes) / (time.perf_counter() - self.started)
 
 
-def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch does not annotate it
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+class MovingAverage:
+    """A copy of the network whose weights and statistics follow it: average = decay * average + (1 - decay) * new."""
 
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = copy.deepcopy(model), decay
 
-def _compiled(model: nn.Module, place: torch.device) -> Any:
-    if place.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        raise ParamsError(
-            "params.yaml: train.compile: found true, but torch.compile needs a C++ compiler; install one"
-        )
-    return torch.compile(model)
+    @torch.no_grad()
+    def update(self, model: nn.Module, *, first: bool) -> None:
+        """Follow one step; the first copies, so that the initial weights leave no trace."""
+        for mine, new in zip(self._tensors(self.model), self._tensors(model), strict=True):
+            if first:
+                torch._foreach_copy_(mine, new)
+            elif mine[0].is_floating_point():
+                torch._foreach_lerp_(mine, new, 1 - self.decay)
+            else:
+                torch._foreach_copy_(mine, new)  # batch norm's counter of batches
+
+    @staticmethod
+    def _tensors(model: nn.Module) -> list[list[Tensor]]:
+        """Return a network's parameters and buffers, those of one dtype together."""
+        tensors = [*model.parameters(), *model.buffers()]
+        dtypes = dict.fromkeys(tensor.dtype for tensor in tensors)
+        return [[tensor.detach() for tensor in tensors if tensor.dtype == dtype] for dtype in dtypes]

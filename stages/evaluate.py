@@ -28,9 +28,17 @@ def main(
         print(f"evaluating {saved.arch} on {len(test):,} test images of {saved.metadata.name} ({place})", flush=True)
         probs = evaluation.predict(saved.model, test, batch_size=options.batch_size, place=place)
         result = evaluation.metrics(probs, test.labels, classes, bins=options.calibration_bins)
-        if options.tta == "flip":
-            mirrored = evaluation.predict(saved.model, test, batch_size=options.batch_size, place=place, mirror=True)
-            result["test/accuracy_tta"] = evaluation.accuracy(probs + mirrored, test.labels)  # ranks as the mean
+        if options.tta != "none":
+            averaged = evaluation.predict_views(
+                saved.model,
+                test,
+                probs,
+                tta=options.tta,
+                share=options.tta_share,
+                batch_size=options.batch_size,
+                place=place,
+            )
+            result["test/accuracy_tta"] = evaluation.accuracy(averaged, test.labels)
         files.write_json(metrics, {"test/data": saved.metadata.name, **result})
         with files.atomic(predictions) as temporary:
             evaluation.table(probs, test.labels, classes).to_csv(

@@ -49,12 +49,14 @@ def main(
         with files.atomic(history) as temporary:
             pd.DataFrame(result.history).to_csv(temporary, index=False, lineterminator="\n")
         files.write_json(metrics, training.summary(result))
-        images = settings.train.epochs * len(splits["train"])
         measured |= {f"train/{key}": value for key, value in machine.items()}
         measured |= {f"train/{package}": version(package) for package in ("dvc", "mlflow")}
         measured["train/fingerprint"] = identity
-        measured["train/loop_seconds"] = round(result.seconds, 3)
-        measured["train/images_per_second"] = round(images / result.seconds, 1)
+        progress = result.progress
+        measured["train/loop_seconds"] = round(progress.seconds, 3)
+        measured["train/val_seconds"] = round(progress.val_seconds, 3)
+        measured["train/preparation_seconds"] = round(progress.preparation_seconds, 3)
+        measured["train/images_per_second"] = round(progress.images / progress.seconds, 1)
         measured["train/peak_memory_mib"] = round(device.peak_memory_mib(place), 1)
     state.remove()
 

@@ -5,6 +5,7 @@ import importlib
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,16 @@ from tests.paths import ROOT
 
 METADATA = dataset.Metadata("shapes10", "0" * 64, tuple("abcdefghij"), (120.1, 110.2, 100.3), (50.5, 51.6, 52.7))
 SGD = {"train.optimizer": "sgd"}
-CHANGES = {"model.mlp.hidden": [16], "model.resnet.depth": 8, "model.resnet.width": 4}
+CHANGES = {"model.mlp.hidden": [16], "model.resnet.depth": 8, "model.resnet.width": 4, "model.speednet.widths": [4]}
+
+
+NOISE = dataset.Split(
+    np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8), np.arange(10, dtype=np.uint8)
+)
 
 
 def network(params):
-    return initial_model(params.model, params.train, dataset.Dataset(METADATA, {}), torch.device("cpu"))
+    return initial_model(params.model, params.train, dataset.Dataset(METADATA, {"train": NOISE}), torch.device("cpu"))
 
 
 def images(count=8, seed=0):
@@ -65,7 +71,7 @@ def complaint(folder) -> str:
 # Models
 
 
-@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet"])
+@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet", "speednet"])
 def test_a_saved_network_gives_identical_logits(arch, small_params, tmp_path):
     """After some training, so that batch norm's running statistics count; the sidecar says all that is needed."""
     params = small_params({**CHANGES, "model.arch": arch})
@@ -175,14 +181,14 @@ def test_a_restored_training_goes_on_as_if_never_interrupted(small_params, tmp_p
     steps(model, optimizer, 0, 2)
     average.update_parameters(model)
     history = [{"epoch": 1, "lr": 0.1 + 0.2}]
-    checkpoint.TrainingState(tmp_path / "state").save({"model": model, "average": average}, optimizer, history)
+    checkpoint.TrainingState(tmp_path / "state").save({"model": model, "average": average}, optimizer, history, {})
     steps(model, optimizer, 2, 4)
     average.update_parameters(model)
 
     other, other_average, other_optimizer = fresh()
     steps(other, other_optimizer, 7, 8)  # a state of its own, which restoring has to replace
     modules = {"model": other, "average": other_average}
-    assert checkpoint.TrainingState(tmp_path / "state").restore(modules, other_optimizer) == history
+    assert checkpoint.TrainingState(tmp_path / "state").restore(modules, other_optimizer, {}) == history
     assert not same(model, other)
     steps(other, other_optimizer, 2, 4)
     other_average.update_parameters(other)
@@ -195,7 +201,7 @@ def test_without_a_saved_state_training_starts_anew(small_params, tmp_path):
     params = small_params()
     model = network(params)
     optimizer = optim.build(params.train, model)
-    assert checkpoint.TrainingState(tmp_path / "absent").restore({"model": model}, optimizer) is None
+    assert checkpoint.TrainingState(tmp_path / "absent").restore({"model": model}, optimizer, {}) is None
     assert same(model, network(params))
 
 
@@ -206,9 +212,9 @@ def test_a_save_replaces_the_one_before_and_leaves_no_litter(small_params, tmp_p
     optimizer = optim.build(params.train, model)
     state = checkpoint.TrainingState(tmp_path / "state")
     for epoch in range(3):
-        state.save({"model": model}, optimizer, epoch)
+        state.save({"model": model}, optimizer, epoch, {})
     assert [path.name for path in state.path.parent.iterdir()] == [checkpoint.STATE]
-    assert state.restore({"model": model}, optimizer) == 2
+    assert state.restore({"model": model}, optimizer, {}) == 2
 
 
 @pytest.mark.parametrize("damage", ["header", "progress", "weights", "cut", "empty", "text"])
@@ -218,7 +224,7 @@ def test_a_damaged_state_is_refused(small_params, tmp_path, damage):
     model = network(params)
     optimizer = optim.build(params.train, model)
     state = checkpoint.TrainingState(tmp_path / "state")
-    state.save({"model": model}, optimizer, {"seconds": 1234})
+    state.save({"model": model}, optimizer, {"seconds": 1234}, {})
     content = bytearray(state.path.read_bytes())
     if damage == "header":
         content[2] ^= 1
@@ -229,7 +235,7 @@ def test_a_damaged_state_is_refused(small_params, tmp_path, damage):
     content = {"cut": content[:-100], "empty": b"", "text": b"not a state " * 10}.get(damage, content)
     state.path.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
-        state.restore({"model": model}, optimizer)
+        state.restore({"model": model}, optimizer, {})
     assert str(caught.value).startswith(f"{state.path}: not a training state that fits (")
     assert str(caught.value).endswith("delete this file")
 
@@ -239,10 +245,10 @@ def test_the_state_of_another_network_is_refused(small_params, tmp_path):
     params, other = small_params(), small_params({"model.cnn.widths": [8, 17]})
     state = checkpoint.TrainingState(tmp_path / "state")
     model = network(params)
-    state.save({"model": model}, optim.build(params.train, model), None)
+    state.save({"model": model}, optim.build(params.train, model), None, {})
     model = network(other)
     with pytest.raises(CheckpointError, match="not a training state that fits"):
-        state.restore({"model": model}, optim.build(other.train, model))
+        state.restore({"model": model}, optim.build(other.train, model), {})
 
 
 def test_a_finished_training_removes_its_state(small_params, tmp_path):
@@ -251,7 +257,7 @@ def test_a_finished_training_removes_its_state(small_params, tmp_path):
     model = network(params)
     one, other = (checkpoint.TrainingState(tmp_path / "states" / name) for name in ("one", "other"))
     for state in (one, other):
-        state.save({"model": model}, optim.build(params.train, model), None)
+        state.save({"model": model}, optim.build(params.train, model), None, {})
     for _ in range(2):
         one.remove()
         assert [path.name for path in (tmp_path / "states").iterdir()] == ["other"]

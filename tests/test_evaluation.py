@@ -220,12 +220,39 @@ def test_flip_is_the_mean_over_both_views(test_split, cpu):
     """Of probabilities, not of logits."""
     model = Lopsided()
     views = [direct(model, images) for images in (test_split.images, test_split.images[:, :, ::-1])]
-    plain, mirrored = (
-        evaluation.predict(model, test_split, batch_size=10, place=cpu, mirror=mirror) for mirror in (False, True)
-    )
-    found = (plain + mirrored) / 2
+    plain = evaluation.predict(model, test_split, batch_size=10, place=cpu)
+    found = evaluation.predict_views(model, test_split, plain, tta="flip", share=1.0, batch_size=10, place=cpu)
     assert np.abs(views[0] - views[1]).max() > 0.1
     assert np.allclose(found, (views[0] + views[1]) / 2, atol=1e-6)
+
+
+def test_six_views_are_the_weighted_mean_over_both_sides_and_three_places(test_split, cpu):
+    """Moved by a pixel along the diagonal, edges reflected; what is not moved counts twice as much."""
+    model = Lopsided()
+    images = test_split.images
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    moved = [padded[:, 2:, 2:], padded[:, :-2, :-2]]
+    expected = sum(0.25 * direct(model, view) for view in (images, images[:, :, ::-1]))
+    expected = expected + sum(
+        0.125 * direct(model, np.ascontiguousarray(view[:, :, ::side])) for view in moved for side in (1, -1)
+    )
+    plain = evaluation.predict(model, test_split, batch_size=10, place=cpu)
+    found = evaluation.predict_views(model, test_split, plain, tta="six", share=1.0, batch_size=10, place=cpu)
+    assert np.allclose(found, expected, atol=1e-6)
+
+
+def test_only_the_least_confident_share_is_looked_at_again(test_split, cpu):
+    """The others keep their probabilities to the bit."""
+    model = Lopsided()
+    plain = evaluation.predict(model, test_split, batch_size=10, place=cpu)
+    arguments = {"tta": "flip", "batch_size": 10, "place": cpu}
+    everything = evaluation.predict_views(model, test_split, plain, share=1.0, **arguments)
+    quarter = evaluation.predict_views(model, test_split, plain, share=0.25, **arguments)
+    unsure = np.argsort(plain.max(1), kind="stable")[: -(-len(plain) // 4)]
+    assert np.allclose(quarter[unsure], everything[unsure], atol=1e-6)
+    sure = np.setdiff1d(np.arange(len(plain)), unsure)
+    assert np.array_equal(quarter[sure], plain[sure])
+    assert not np.allclose(quarter[sure], everything[sure])
 
 
 def test_accuracy_is_the_share_of_right_first_guesses():

@@ -21,7 +21,7 @@ from pipeline.training import initial_model
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
-ARCHITECTURES = ("cnn", "mlp", "resnet")
+ARCHITECTURES = ("cnn", "mlp", "resnet", "speednet")
 TOLERANCE = 1e-4
 CHANGES = {
     "model.cnn.widths": [4, 8],
@@ -29,6 +29,7 @@ CHANGES = {
     "model.mlp.hidden": [16],
     "model.resnet.depth": 8,
     "model.resnet.width": 4,
+    "model.speednet.widths": [4, 8],
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.dataset import Split
-from pipeline.loader import TrainLoader, batches
+from pipeline.loader import TrainLoader, batches, resize
 from pipeline.params import AugmentParams
 
 OFF = AugmentParams(flip="none", translate=0, cutout=0, brightness=0.0, contrast=0.0)
@@ -20,9 +20,13 @@ def numbered(count: int) -> Split:
     return Split(images, (np.arange(count) % 10).astype(np.uint8))
 
 
-def loader(count: int, params: AugmentParams = OFF, *, batch_size: int = 32, seed: int = 0) -> TrainLoader:
+def loader(
+    count: int, params: AugmentParams = OFF, *, batch_size: int = 32, seed: int = 0, hardest: float = 1.0
+) -> TrainLoader:
     device = torch.device("cpu")
-    return TrainLoader(numbered(count), params, batch_size=batch_size, seed=seed, device=device, mean=MEAN)
+    return TrainLoader(
+        numbered(count), params, batch_size=batch_size, seed=seed, device=device, mean=MEAN, hardest=hardest
+    )
 
 
 def order(loader: TrainLoader, epoch: int) -> list[int]:
@@ -41,7 +45,44 @@ def test_every_image_comes_once_an_epoch_in_batches_of_nearly_one_size(count, ba
     assert sorted(order(train, 0)) == list(range(count))
     found = [len(labels) for _, labels in train.epoch(0)]
     assert set(found) == sizes
-    assert len(found) == train.steps == -(-count // batch_size)
+    assert len(found) == train.steps(0) == train.steps(1) == -(-count // batch_size)
+
+
+def test_later_epochs_are_the_hardest_images_if_so_asked():
+    """A share of 0.3 of 100: the 30 of highest loss when last seen, in an order of the seed's."""
+    train = loader(100, hardest=0.3)
+    assert sorted(order(train, 0)) == list(range(100))
+    train.losses.copy_(torch.arange(100).float().roll(7))
+    hardest = train.losses.topk(30).indices.tolist()
+    assert sorted(order(train, 1)) == sorted(hardest)
+    assert order(train, 1) == order(train, 1) != order(train, 2)
+    assert (train.steps(0), train.steps(1), train.count(1), train.steps_before(3)) == (4, 1, 30, 6)
+
+
+def test_images_never_seen_count_as_hardest():
+    """An infinite loss."""
+    train = loader(10, hardest=0.5)
+    train.losses[:5] = 3.0
+    assert sorted(order(train, 1)) == [5, 6, 7, 8, 9]
+
+
+def test_smaller_images_are_averages_of_what_they_cover():
+    """Half the side of a picture of one colour a 2x2 square: in the middle of each, that colour."""
+    colours = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    images = torch.from_numpy(colours.repeat(4, axis=1).repeat(4, axis=2)).permute(0, 3, 1, 2)
+    small = resize(images, 16)
+    assert small.shape == (4, 3, 16, 16)
+    assert small.dtype == torch.uint8
+    assert torch.equal(resize(images, 32), images)
+    reference = torch.nn.functional.interpolate(images.double(), (16, 16), mode="bilinear", antialias=True)
+    assert (small.double() - reference).abs().max() <= 1.0
+
+
+def test_an_epoch_can_be_fed_at_another_side():
+    """Each as large as asked for, the next as on disk again."""
+    train = loader(20)
+    assert {images.shape[2:] for images, _ in train.epoch(0, 24)} == {(24, 24)}
+    assert {images.shape[2:] for images, _ in train.epoch(0)} == {(32, 32)}
 
 
 def test_labels_stay_with_their_images():

@@ -10,10 +10,10 @@ import scipy.signal
 import torch
 from torch import nn
 
-from pipeline import params, training
+from pipeline import cost, params
 from pipeline.models import MODELS, build
 from pipeline.models.layers import ACTIVATIONS, INITS, Normalize, initialize
-from pipeline.params import CnnParams, MlpParams, ResnetParams
+from pipeline.params import CnnParams, MlpParams, ResnetParams, SpeednetParams
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 CNN = {
@@ -29,7 +29,20 @@ CNN = {
 }
 MLP = {"hidden": (20, 30), "activation": "relu", "norm": "none", "dropout": 0.0, "init": "kaiming"}
 RESNET = {"depth": 8, "width": 4, "activation": "relu", "dropout": 0.0}
-SECTIONS = {"cnn": (CnnParams, CNN), "mlp": (MlpParams, MLP), "resnet": (ResnetParams, RESNET)}
+SPEEDNET = {
+    "widths": (4, 8),
+    "convs_per_group": 2,
+    "activation": "gelu",
+    "whitening": True,
+    "patch": 2,
+    "head_scale": 1.0,
+}
+SECTIONS = {
+    "cnn": (CnnParams, CNN),
+    "mlp": (MlpParams, MLP),
+    "resnet": (ResnetParams, RESNET),
+    "speednet": (SpeednetParams, SPEEDNET),
+}
 
 
 def network(arch: str, *, seed: int = 0, **changes) -> nn.Module:
@@ -69,6 +82,9 @@ VARIANTS = [
     ("mlp", {"hidden": ()}),
     ("mlp", {"hidden": (7,) * 8, "norm": "batch", "dropout": 0.95, "init": "xavier"}),
     ("resnet", {"depth": 20, "width": 1, "dropout": 0.5}),
+    ("speednet", {"whitening": False, "patch": 3}),
+    ("speednet", {"widths": (3, 5, 7, 9), "convs_per_group": 1, "patch": 1}),
+    ("speednet", {"widths": (2,), "convs_per_group": 3, "patch": 4}),
 ]
 
 
@@ -82,7 +98,7 @@ def test_images_become_ten_scores(arch, changes):
         assert logits.dtype == torch.float32
         assert logits.isfinite().all()
     logits.square().sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
 
 
 def test_one_number_of_convolutions_stands_for_all_blocks():
@@ -147,11 +163,18 @@ def norm(channels: int) -> int:
         ("mlp", {}, linear(3072, 20) + linear(20, 30) + linear(30, 10)),
         ("mlp", {"hidden": ()}, linear(3072, 10)),
         ("mlp", {"hidden": (20,), "norm": "batch"}, linear(3072, 20, bias=False) + norm(20) + linear(20, 10)),
+        # Normalisation has an offset only; whitening is computed, not trained; the last layer has no bias.
+        ("speednet", {"widths": (8,)}, conv(24, 8, 3) + conv(8, 8, 3) + 2 * 8 + 8 * 10),
+        (
+            "speednet",
+            {"widths": (4, 8), "convs_per_group": 1, "patch": 3, "whitening": False},
+            conv(3, 54, 3, bias=True) + conv(54, 4, 3) + 4 + conv(4, 8, 3) + 8 + 8 * 10,
+        ),
     ],
 )
 def test_parameters_are_as_many_as_the_layers_say(arch, changes, expected):
     """A convolution has kernel^2 x inputs x outputs weights; there is no bias where batch norm follows."""
-    assert training.cost(network(arch, **changes))[0] == expected
+    assert cost.cost(network(arch, **changes))[0] == expected
 
 
 def test_resnet20_has_the_size_known_from_the_paper():
@@ -172,7 +195,7 @@ def test_resnet20_has_the_size_known_from_the_paper():
     assert plain == 269_722
     expected = plain + projection(16, 32) + projection(32, 64)
     assert expected == 272_474
-    assert training.cost(network("resnet", depth=20, width=16))[0] == expected
+    assert cost.cost(network("resnet", depth=20, width=16))[0] == expected
 
 
 @pytest.mark.parametrize("depth", [8, 14, 20, 56])
@@ -188,13 +211,62 @@ def test_multiply_accumulates_follow_from_the_shapes():
     """A convolution does kernel^2 x inputs x outputs at every output pixel, a linear layer one for each weight."""
     cnn = network("cnn", convs_per_block=(1, 2), norm="batch", hidden=(12,))
     expected = 32 * 32 * 9 * 3 * 8 + 16 * 16 * (9 * 8 * 16 + 9 * 16 * 16) + 16 * 8 * 8 * 12 + 12 * 10
-    assert training.cost(cnn)[1] == expected
+    assert cost.cost(cnn)[1] == expected
     strided = network("cnn", pooling="stride")
-    assert training.cost(strided)[1] == 16 * 16 * 9 * 3 * 8 + 8 * 8 * 9 * 8 * 16 + 16 * 8 * 8 * 10
-    assert training.cost(network("mlp"))[1] == 3072 * 20 + 20 * 30 + 30 * 10
+    assert cost.cost(strided)[1] == 16 * 16 * 9 * 3 * 8 + 8 * 8 * 9 * 8 * 16 + 16 * 8 * 8 * 10
+    assert cost.cost(network("mlp"))[1] == 3072 * 20 + 20 * 30 + 30 * 10
+
+
+def test_costs_of_layers_add_up_to_the_networks():
+    """Each layer with its own share, in the order in which they run, at any side."""
+    for arch, side in (("cnn", 32), ("resnet", 24), ("speednet", 20)):
+        model = network(arch)
+        layers = cost.by_layer(model, side)
+        assert (sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)) == cost.cost(
+            model, side
+        )
+    first = next(layer for layer in layers if layer.kind == "Whitening")
+    assert (first.output, first.macs, first.activation_bytes) == ((24, 19, 19), 24 * 12 * 19 * 19, 4 * 24 * 19 * 19)
 
 
 # Layers
+
+
+def test_whitened_patches_are_uncorrelated_and_of_unit_variance():
+    """The covariance of what the first layer gives for natural-like images is the identity, and again negated."""
+    rough = torch.nn.functional.avg_pool2d(
+        torch.randn(200, 3, 34, 34, generator=torch.Generator().manual_seed(0)), 3, 1
+    )
+    images = (128 + 200 * rough).round().clamp(0, 255)
+    values = images.permute(1, 0, 2, 3).flatten(1)
+    torch.manual_seed(0)
+    model = build(
+        "speednet", SpeednetParams(**SPEEDNET), mean=values.mean(1).tolist(), std=values.std(1).tolist(), classes=10
+    )
+    model.fit_first_layer(images)
+    components = model.first(model.normalize(images)).permute(1, 0, 2, 3).flatten(1)
+    assert torch.allclose(components[:12], -components[12:], atol=1e-5)
+    assert torch.allclose(torch.cov(components[:12]), torch.eye(12), atol=0.05)
+    variances = components[:12].double().square().mean(1)
+    assert (variances < 1.001).all()  # the constant added to variances only takes away
+
+
+def test_speednet_starts_as_the_identity_where_channels_allow():
+    """A group's first convolution passes its inputs on, its second one all channels."""
+    model = network("speednet", widths=(30, 30))
+    for convolution in (model.groups[0][0], model.groups[0][4]):
+        inputs = torch.randn(2, convolution.in_channels, 8, 8)
+        passed = min(convolution.in_channels, convolution.out_channels)
+        assert torch.allclose(convolution(inputs)[:, :passed], inputs[:, :passed], atol=1e-6)
+
+
+@pytest.mark.parametrize(("arch", "changes"), [("resnet", {}), ("speednet", {}), ("speednet", {"patch": 3})])
+@pytest.mark.parametrize("side", [16, 24, 31])
+def test_networks_with_global_pooling_take_images_of_any_side(arch, changes, side):
+    """As train.resolutions needs."""
+    logits = network(arch, **changes)(pictures(2)[:, :, :side, :side])
+    assert logits.shape == (2, 10)
+    assert logits.isfinite().all()
 
 
 def test_normalised_images_have_zero_mean_and_unit_variance():
@@ -313,7 +385,7 @@ def test_resnet_stages_halve_the_side_and_double_the_channels():
     assert torch.allclose(model.pool(x).flatten(1), x.mean((2, 3)), atol=1e-6)
 
 
-@pytest.mark.parametrize("arch", SECTIONS)
+@pytest.mark.parametrize("arch", [arch for arch, (_, values) in SECTIONS.items() if "dropout" in values])
 def test_dropout_acts_in_training_only(arch):
     """Evaluation is the same every time, and the same as without dropout."""
     changes = {} if arch == "resnet" else {"norm": "none"}

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -25,7 +24,7 @@ def lines(path) -> list[str]:
         ("train.epochs", 0, "train.epochs: found 0, expected greater than or equal to 1"),
         ("train.lr", 0.0, "train.lr: found 0.0, expected greater than 0"),
         ("train.lr", float("nan"), "train.lr: found NaN, expected a finite number"),
-        ("train.compile", "yes", 'train.compile: found "yes", expected a valid boolean'),
+        ("train.compile", "yes", "train.compile: found \"yes\", expected 'auto', True or False"),
         ("model.cnn.activation", "rleu", "'relu', 'tanh', 'sigmoid', 'leaky_relu', 'gelu' or 'silu'"),
         ("model.cnn.widths", [], "model.cnn.widths: found [], expected"),
         ("model.cnn.widths", [32, 0], "model.cnn.widths[1]: found 0, expected greater than or equal to 1"),
@@ -48,7 +47,7 @@ def test_a_wrong_value_gives_its_path_what_was_found_and_what_is_allowed(tmp_pat
         ({"data.val_images": 49_995}, "data.val_images: found 49995, expected at most 49990"),
         ({"train.batch_size": 50_000}, "train.batch_size: found 50000, expected at most 45000"),
         ({"train.batch_size": 1}, "train.batch_size: found 1, which makes a batch of one of the 45000"),
-        ({"data.val_images": 4999}, "train.batch_size: found 500, which makes a batch of one of the 45001"),
+        ({"data.val_images": 4999, "train.batch_size": 2}, "train.batch_size: found 2, which makes a batch of one of"),
         ({"data.archive": "x.tar.gz"}, "data.sha256: found null, expected a value, as data.archive is set"),
         ({"data.sha256": "0" * 64}, "data.archive: found null, expected a value, as data.sha256 is set"),
         (
@@ -122,8 +121,8 @@ def test_effective_values_leave_out_what_is_not_in_use(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["download", "preprocess", "train", "evaluate", "export", "track"])
-def test_every_stage_reports_a_mistake_in_under_a_second_without_a_traceback(tmp_path, stage, environment):
-    """The stage reads params.yaml before it does anything else, and before it imports torch."""
+def test_every_stage_reports_a_mistake_before_it_imports_torch(tmp_path, stage, environment):
+    """In one line, without a traceback, and at once: what takes seconds to import comes later."""
     path = write_params(tmp_path / "params.yaml", {"train.epochs": 0})
     arguments = _arguments(stage) | {"--params": str(path)}
     command = [
@@ -134,7 +133,6 @@ def test_every_stage_reports_a_mistake_in_under_a_second_without_a_traceback(tmp
         f"stages.{stage}",
         *(part for pair in arguments.items() for part in pair),
     ]
-    started = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
@@ -143,7 +141,6 @@ def test_every_stage_reports_a_mistake_in_under_a_second_without_a_traceback(tmp
         line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
     }
     assert not imported & {"torch", "mlflow", "onnx"}
-    assert time.perf_counter() - started < 10  # a hang, not slowness, would break this
 
 
 def _arguments(stage: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from pipeline import checkpoint, dataset, files, training
+from pipeline import checkpoint, dataset, files, stepping, training
 from pipeline.checkpoint import TrainingState
 from pipeline.errors import ParamsError, TrainingError
 from tests.conftest import SMALL, write_params
@@ -80,8 +80,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(small_params,
         {"train.optimizer": "adamw", "train.lr": 0.001, "model.cnn.dropout": 0.3},
         {"train.ema": 0.9, "augment.flip": "random", "augment.cutout": 8, "augment.brightness": 0.1},
         {"model.arch": "mlp", "model.mlp.hidden": [32], "model.mlp.dropout": 0.2, "train.schedule": "cosine"},
+        {
+            "model.arch": "speednet",
+            "model.speednet.widths": [8, 8],
+            "train.hardest": 0.4,
+            "train.resolutions": [24, 32],
+        },
     ],
-    ids=["sgd", "adamw, dropout", "ema, augmentation", "mlp"],
+    ids=["muon", "adamw, dropout", "ema, augmentation", "mlp", "speednet, hardest images, growing images"],
 )
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_params, data, tmp_path, changes):
     """Optimiser, moving average, batch norm, dropout and augmentation all go on where they were."""
@@ -101,7 +107,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_p
 @pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA GPU; the same test runs on every processor above"
 )
-@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet"])
+@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet", "speednet"])
 def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     small_params, data, tmp_path, arch
 ):
@@ -153,22 +159,18 @@ def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, pr
     assert not list((tmp_path / "killed/checkpoints").iterdir())
 
 
-def test_training_stops_at_a_loss_that_is_not_finite_and_leaves_the_weights_as_they_were(small_params, data, cpu):
-    """The message says where and what to do; the optimiser has not moved."""
-    params = small_params()
-    model = training.initial_model(params.model, params.train, data, cpu)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with torch.no_grad():
-        model.classifier[-1].weight[0, 0] = float("inf")
-    before = digest(model.blocks)
-    images = torch.from_numpy(data["train"].images[:8]).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(data["train"].labels[:8]).long()
-    model.eval()  # so that batch norm's running statistics stay out of the comparison
-    with pytest.raises(TrainingError, match=r"epoch 3, step 7: the loss is (nan|inf) at lr 0.5.*lower train.lr"):
-        training.train_step(
-            model, optimizer, images, labels, params.train, lr=0.5, precision="fp32", where="epoch 3, step 7"
-        )
-    assert digest(model.blocks) == before
+def test_training_stops_at_a_loss_that_is_not_finite_and_saves_nothing_of_it(small_params, data, tmp_path):
+    """The message says where and what to do; the state is that of the epoch before."""
+    usual = {"train.epochs": 3, "train.schedule": "constant", "train.optimizer": "sgd", "model.cnn.norm": "none"}
+    mild = small_params(usual)
+    with pytest.raises(KilledError):
+        run(mild, data, tmp_path, [kill_after(1)])
+    saved = files.sha256(tmp_path / checkpoint.STATE)
+    wild = small_params(usual | {"train.lr": 1000.0})
+    expected = r"epoch 2, step \d: the loss is (nan|inf) at lr 1000; .*lower train.lr"
+    with pytest.raises(TrainingError, match=expected):
+        run(wild, data, tmp_path)
+    assert files.sha256(tmp_path / checkpoint.STATE) == saved
 
 
 def test_metrics_are_exact_over_all_images_of_a_split(small_params, data, cpu):
@@ -227,7 +229,7 @@ def test_gradient_clipping_bounds_the_update(small_params, data, cpu):
     images = torch.from_numpy(data["train"].images[:32]).permute(0, 3, 1, 2)
     labels = torch.from_numpy(data["train"].labels[:32]).long()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    training.train_step(model, optimizer, images, labels, params, lr=1.0, precision="fp32", where="")
+    stepping.train_step(model, optimizer, images, labels, params, precision="fp32")
     moved = torch.cat([(a - b).flatten() for a, b in zip(model.parameters(), before, strict=True)]).norm()
     assert moved.item() == pytest.approx(0.01, rel=1e-3)
 
@@ -243,7 +245,7 @@ def test_summary_names_the_final_and_the_best_epoch(small_params, data, tmp_path
     """Both are val accuracies; neither is a time."""
     result = run(small_params(), data, tmp_path)
     history = [{**row, "val/accuracy": value} for row, value in zip(result.history, (0.4, 0.3), strict=True)]
-    summary = training.summary(dataclasses.replace(result, history=history))
+    summary = training.summary(dataclasses.replace(result, progress=training.Progress(history)))
     assert (summary["val/accuracy"], summary["val/accuracy_best"], summary["val/epoch_best"]) == (0.3, 0.4, 1)
     assert summary["train/epochs"] == 2
     assert not any("second" in key for key in summary)

@@ -6,12 +6,14 @@ from torch import nn
 from pipeline.models.cnn import Cnn
 from pipeline.models.mlp import Mlp
 from pipeline.models.resnet import Resnet
+from pipeline.models.speednet import Speednet
 from pipeline.params import Section
 
 MODELS: dict[str, type[nn.Module]] = {
     "cnn": Cnn,
     "mlp": Mlp,
     "resnet": Resnet,
+    "speednet": Speednet,
 }
 
 
@@ -25,6 +27,7 @@ def build(arch: str, params: Section, *, mean: tuple[float, ...], std: tuple[flo
         classes: number of scores.
 
     Returns:
-        A module from (N, 3, 32, 32) images, uint8 or float in grey levels, to (N, classes) logits.
+        A module from (N, 3, 32, 32) images, uint8 or float in grey levels, to (N, classes) logits. `Speednet` and
+        `Resnet` take any side that leaves a pixel to pool; what `fit_first_layer` computes is still 0.
     """
     return MODELS[arch](params, torch.tensor(mean), torch.tensor(std), classes)
