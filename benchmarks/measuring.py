@@ -1,0 +1,88 @@
+"""What the benchmarks share: fair timing of several sides, a description of the machine, the result as JSON."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import device
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Repeated measurements of one side, in seconds, in the order in which they were taken."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def interleaved(sides: Mapping[str, Callable[[], object]], repeats: int, place: torch.device) -> dict[str, Timing]:
+    """Time several functions turn by turn, so that what else the machine does hits all of them alike.
+
+    Args:
+        sides: functions by name; each is called once before anything is timed.
+        repeats: rounds; every round calls each side once, in turning order.
+        place: waited for before each look at the clock.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for round_ in range(-1, repeats):
+        names = list(sides)
+        names = names[round_ % len(names) :] + names[: round_ % len(names)]
+        for name in names:
+            device.synchronize(place)
+            started = time.perf_counter()
+            sides[name]()
+            device.synchronize(place)
+            if round_ >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: Timing(values) for name, values in seconds.items()}
+
+
+def ratio(numerator: Timing, denominator: Timing) -> float:
+    """Return the median of the rounds' own ratios: both sides of a round saw the same machine."""
+    pairs = zip(numerator.seconds, denominator.seconds, strict=True)
+    return statistics.median(one / other for one, other in pairs)
+
+
+def machine(place: torch.device) -> dict[str, Any]:
+    """Return what numbers measured here should be read with."""
+    return {
+        **device.describe(place),
+        "precision": device.choose_precision("auto", place),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "commit": _commit(),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+    }
+
+
+def report(results: Mapping[str, Any], place: torch.device, path: Path | None) -> None:
+    """Print the machine; write it and the results to a JSON file if there is a path."""
+    about = machine(place)
+    print(
+        f"\n{about['device_name']}, {about['cores']} cores, {about['threads']} threads, {about['precision']}; "
+        f"Python {about['python']}, torch {about['torch']}; commit {about['commit']}"
+    )
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"machine": about, **results}, indent=1) + "\n")
+        print(f"written: {path}")
+
+
+def _commit() -> str:
+    """Return the short hash of the code measured, with a mark if files differ from it; "unknown" outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
