@@ -72,6 +72,25 @@ def compare(
 
 
 @app.command()
+def preset(
+    name: Annotated[str | None, typer.Argument(help="Which; none: list them.")] = None,
+) -> None:
+    """Print a preset as arguments for `dvc exp run $(python -m pipeline preset NAME)`."""
+    from pipeline import presets
+
+    if name:
+        print(*(f"-S {assignment}" for assignment in presets.find(name).assignments))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("preset", style="bold")
+    table.add_column("what it is for")
+    for found in presets.every():
+        table.add_row(found.name, found.purpose)
+    console.print(table)
+    print("\ndvc exp run $(python -m pipeline preset NAME)    runs one, leaving params.yaml as it is")
+
+
+@app.command()
 def sync(
     rev: Annotated[list[str] | None, typer.Option(help="Only this revision; may be given several times.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them, which is the default.")] = False,

@@ -45,5 +45,9 @@ class PredictionError(PipelineError):
     """The model that is to name what is in images is missing, damaged or of another kind."""
 
 
+class PresetError(PipelineError):
+    """There is no preset of that name, or it does not fit params.yaml."""
+
+
 class TuningError(PipelineError):
     """A search for parameters cannot begin or go on."""

@@ -1,6 +1,5 @@
-"""What a trained network does on images it has never seen: predictions, metrics with intervals, calibration."""
+"""How good predictions are: metrics with intervals, calibration, the confusion of classes."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,14 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.functional import classification
 
-from pipeline import augment, device
-from pipeline.dataset import Split
-from pipeline.loader import batches
-
-Probs = npt.NDArray[np.float32]
+from pipeline.inference import Probs
 
 
 @dataclass(frozen=True)
@@ -34,61 +29,6 @@ class Reliability:
     counts: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float64]
     accuracy: npt.NDArray[np.float64]
-
-
-View = tuple[bool, int]
-"""How an image is looked at: mirrored left and right or not, and by how many pixels it is moved down and right."""
-
-PLAIN: View = (False, 0)
-VIEWS: dict[str, dict[View, float]] = {
-    "flip": {PLAIN: 0.5, (True, 0): 0.5},
-    "six": {PLAIN: 0.25, (True, 0): 0.25} | {(mirror, by): 0.125 for mirror in (False, True) for by in (-1, 1)},
-}
-"""The views of each `evaluate.tta` with their weights, those of "six" as in cifar10-airbench (Jordan 2024)."""
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, split: Split, *, batch_size: int, place: torch.device, view: View = PLAIN) -> Probs:
-    """Return (N, classes) float32 probabilities for all images of a split, in their order, computed in float32."""
-    device.prepare(place, deterministic=True)
-    model = model.to(memory_format=torch.channels_last).to(place).eval()
-    out = []
-    for images, _ in batches(split, batch_size=batch_size, device=place):
-        out.append(model(seen(images, view)).softmax(1).cpu())
-    return torch.cat(out).numpy()
-
-
-def predict_views(
-    model: nn.Module, split: Split, probs: Probs, *, tta: str, share: float, batch_size: int, place: torch.device
-) -> Probs:
-    """Return (N, classes) probabilities averaged over the views of each image: test-time augmentation.
-
-    Args:
-        probs: those of the plain view.
-        tta: a name in `VIEWS`.
-        share: of the images, the least confident ones, which are looked at in all views; the others, of whose class
-            further views hardly ever change anything, keep `probs`.
-    """
-    chosen = np.sort(np.argsort(probs.max(1), kind="stable")[: math.ceil(share * len(split))])
-    part = Split(split.images[chosen], split.labels[chosen])
-    mean = np.zeros_like(probs[chosen])
-    for view, weight in VIEWS[tta].items():
-        found = probs[chosen] if view == PLAIN else predict(model, part, batch_size=batch_size, place=place, view=view)
-        mean += np.float32(weight) * found
-    result = probs.copy()
-    result[chosen] = mean
-    return result
-
-
-def seen(images: Tensor, view: View) -> Tensor:
-    """Return (N, C, H, W) uint8 images as a view shows them; edges moved in are reflections, as in augmentation."""
-    mirror, by = view
-    if by:
-        height, width = images.shape[2:]
-        rows = augment.reflect(torch.arange(height, device=images.device) - by, height)
-        columns = augment.reflect(torch.arange(width, device=images.device) - by, width)
-        images = images[:, :, rows][..., columns]
-    return images.flip(3) if mirror else images
 
 
 def accuracy(probs: Probs, labels: npt.NDArray[np.uint8]) -> float:

@@ -17,7 +17,7 @@ def main(
     settings = load(params)
     import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
 
-    from pipeline import checkpoint, device, evaluation, figures, gpu_lock
+    from pipeline import checkpoint, device, evaluation, figures, gpu_lock, inference
 
     options = settings.evaluate
     with gpu_lock.claim(settings.train.device), stage.clock("evaluate", runtime) as measured:
@@ -26,10 +26,10 @@ def main(
         classes = saved.metadata.classes
         place = device.choose(settings.train.device)
         print(f"evaluating {saved.arch} on {len(test):,} test images of {saved.metadata.name} ({place})", flush=True)
-        probs = evaluation.predict(saved.model, test, batch_size=options.batch_size, place=place)
+        probs = inference.predict(saved.model, test, batch_size=options.batch_size, place=place)
         result = evaluation.metrics(probs, test.labels, classes, bins=options.calibration_bins)
         if options.tta != "none":
-            averaged = evaluation.predict_views(
+            averaged = inference.predict_views(
                 saved.model,
                 test,
                 probs,
