@@ -2,9 +2,10 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import dvc.api
@@ -78,7 +79,7 @@ class Repository:
             sha = str(dvc.scm.resolve_rev(self.scm, rev))
         except (DvcException, SCMError) as error:
             raise PipelineError(f"{rev}: {error}; dvc exp list -A shows the experiments there are") from None
-        named = [found for found in self.experiments() if found.sha == sha]
+        named = [found for found in self._experiments() if found.sha == sha]
         exact = [found for found in named if found.name == rev]
         if exact or (named and sha.startswith(rev)):
             return (exact or named)[0]
@@ -86,11 +87,7 @@ class Repository:
 
     def experiments(self, baseline: str | None = None) -> list[Revision]:
         """Return all experiments, or those of one baseline commit, in the order in which they were finished."""
-        found = [
-            Revision(ref.name, self.scm.get_ref(str(ref)), ref.name, ref.baseline_sha)
-            for ref in exp_refs(self.scm)
-            if baseline in (None, ref.baseline_sha)
-        ]
+        found = (revision for revision in self._experiments() if baseline in (None, revision.baseline))
         return sorted(found, key=lambda revision: (self.time(revision), revision.name))
 
     def commits(self) -> list[Revision]:
@@ -116,7 +113,7 @@ class Repository:
             ResultsError: it carries none, or files that don't belong together.
         """
         try:
-            return results.read(_Files(self, revision))
+            return results.read(partial(self.read, revision))
         except ResultsError as error:
             raise ResultsError(
                 f"{revision.name}: no results: {error}; dvc exp list -A shows the experiments there are"
@@ -194,19 +191,12 @@ class Repository:
                 missing.append(path)
         return missing
 
+    def _experiments(self) -> Iterator[Revision]:
+        for ref in exp_refs(self.scm):
+            yield Revision(ref.name, self.scm.get_ref(str(ref)), ref.name, ref.baseline_sha)
+
     def _filesystem(self, revision: Revision) -> dvc.api.DVCFileSystem:
         return dvc.api.DVCFileSystem(str(self.root), rev=revision.sha or None)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """The files of one revision that git holds: what `results.read` reads."""
-
-    repository: Repository
-    revision: Revision
-
-    def read(self, path: str) -> bytes:
-        return self.repository.read(self.revision, path)
 
 
 def _absent(revision: Revision, path: str, error: Exception) -> str:

@@ -9,11 +9,12 @@ import hashlib
 import io
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -35,14 +36,6 @@ REQUIRED_METRICS = (
 
 ORIGIN = ("data.archive", "data.cifar10.urls")
 """Parameters that say where the data came from; what came is known by its hash."""
-
-
-class Tree(Protocol):
-    """The files of a workspace or of a revision, without those that only DVC keeps."""
-
-    def read(self, path: str) -> bytes:
-        """Return a file's bytes, or raise FileNotFoundError."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +75,11 @@ class Results:
         return self.outputs[self.paths["preprocess"]["out"]]
 
     @property
+    def decided(self) -> dict[str, str]:
+        """The outputs that the inputs decide, with their hashes: all but what a clock or a meter says."""
+        return _decided(self.outputs, self.paths)
+
+    @property
     def started(self) -> datetime:
         """When the training began."""
         return datetime.fromisoformat(self.metrics["train/started"])
@@ -92,14 +90,23 @@ class Results:
         return datetime.fromisoformat(self.metrics["export/ended"])
 
 
-def read(tree: Tree) -> Results:
+Reader = Callable[[str], bytes]
+"""Returns the bytes of a file of a workspace or revision that git holds, or raises FileNotFoundError."""
+
+
+def reader(folder: Path) -> Reader:
+    """Return what reads the files of a folder."""
+    return lambda path: (folder / path).read_bytes()
+
+
+def read(content_of: Reader) -> Results:
     """Read the record of a finished pipeline.
 
     Raises:
         ResultsError: there is none, a stage is missing, or files and stages don't belong together.
     """
     try:
-        stages: dict[str, Any] = YAML(typ="safe").load(tree.read(LOCK))["stages"]
+        stages: dict[str, Any] = YAML(typ="safe").load(content_of(LOCK))["stages"]
     except FileNotFoundError:
         raise ResultsError(f"expected {LOCK}, found none") from None
     except (YAMLError, KeyError, TypeError, UnicodeDecodeError):
@@ -112,18 +119,17 @@ def read(tree: Tree) -> Results:
     tracked = stages.pop(TRACK, {})  # while track runs, this is what it recorded the time before
     _check_chain(stages, outputs)
     params = dict(flatten(_params(stages)))
-    timed = {given["runtime"] for given in paths.values() if "runtime" in given}
-    metrics = _metrics(tree, paths, outputs)
+    metrics = _metrics(content_of, paths, outputs)
     lacking = [name for name in REQUIRED_METRICS if name not in metrics]
     if lacking:
         raise ResultsError(f"an earlier version of this pipeline made them, which did not record {lacking[0]}")
-    decided = {path: digest for path, digest in outputs.items() if path not in timed}
+    lasting = {key: value for key, value in params.items() if key not in ORIGIN}
     return Results(
         params=params,
         metrics=metrics,
         outputs=outputs,
         paths=paths,
-        content=_digest([{key: value for key, value in params.items() if key not in ORIGIN}, decided]),
+        content=_digest([lasting, _decided(outputs, paths)]),
         tracking=_params({TRACK: tracked}).get("tracking", {}),
     )
 
@@ -149,6 +155,11 @@ def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _decided(outputs: Mapping[str, str], paths: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    timed = {given["runtime"] for given in paths.values() if "runtime" in given}
+    return {path: digest for path, digest in outputs.items() if path not in timed}
+
+
 def _check_chain(stages: Mapping[str, Any], outputs: Mapping[str, str]) -> None:
     """Raise ResultsError unless every stage ran on what the stages before it left."""
     for name, stage in stages.items():
@@ -158,14 +169,14 @@ def _check_chain(stages: Mapping[str, Any], outputs: Mapping[str, str]) -> None:
                 raise ResultsError(f"stage {name} ran on another {used['path']} than the one that is recorded")
 
 
-def _metrics(tree: Tree, paths: Mapping[str, Mapping[str, str]], outputs: Mapping[str, str]) -> dict[str, Any]:
+def _metrics(content_of: Reader, paths: Mapping[str, Mapping[str, str]], outputs: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for given in paths.values():
         for path in (given.get("metrics"), given.get("runtime")):
             if path is None or path not in outputs:
                 continue
             try:
-                content = tree.read(path)
+                content = content_of(path)
             except FileNotFoundError:
                 raise ResultsError(f"expected {path}, found none") from None
             if hashlib.md5(content, usedforsecurity=False).hexdigest() != outputs[path]:

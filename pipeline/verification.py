@@ -1,6 +1,5 @@
 """Run a revision once more, from nothing, and hold every output against the hash that DVC recorded for it."""
 
-import hashlib
 import json
 import math
 import os
@@ -15,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 from ruamel.yaml import YAML
 
-from pipeline import results
+from pipeline import files, results
 from pipeline.errors import PipelineError
 from pipeline.experiments import Repository, Revision
 from pipeline.results import TRACK, Results
@@ -58,29 +57,15 @@ def verify(repository: Repository, revision: Revision) -> Verdict:
         (clone / results.LOCK).unlink()  # nothing counts as done
         _adapt(clone / record.paths["train"]["params"], repository.root)
         _run(clone, [name for name in record.paths if name != TRACK])
-        again = results.read(_Folder(clone))
-        differing = tuple(path for path in _decided(record) if again.outputs.get(path) != record.outputs[path])
+        again = results.read(results.reader(clone))
+        differing = tuple(path for path, digest in record.decided.items() if again.outputs.get(path) != digest)
         source = next((given for given in record.paths.values() if {*differing} & {*given.values()}), {})
         details = tuple(
             _explain(repository, revision, clone, path, Path(folder)) for path in differing if path in source.values()
         )
     then_and_now = {key: (_machine(record, key), _machine(again, key)) for key in ENVIRONMENT}
     changed = {key: pair for key, pair in then_and_now.items() if pair[0] != pair[1]}
-    return Verdict(len(_decided(record)), differing, details, changed)
-
-
-@dataclass(frozen=True)
-class _Folder:
-    root: Path
-
-    def read(self, path: str) -> bytes:
-        return (self.root / path).read_bytes()
-
-
-def _decided(record: Results) -> list[str]:
-    """Return the outputs that the inputs decide, in the order of the stages."""
-    timed = {given["runtime"] for given in record.paths.values() if "runtime" in given}
-    return [path for path in record.outputs if path not in timed]
+    return Verdict(len(record.decided), differing, details, changed)
 
 
 def _clone(repository: Repository, revision: Revision, folder: Path) -> Path:
@@ -144,7 +129,7 @@ def _explain_folder(path: str, old: Path, new: Path) -> str:
             key = max(worst, key=lambda key: worst[key])
             if worst[key] > 0 or math.isnan(worst[key]):
                 return f"{path}/{name}: {key} differs most, by {worst[key]:.3g} at most"
-        if hashlib.sha256(pair[0].read_bytes()).digest() != hashlib.sha256(pair[1].read_bytes()).digest():
+        if files.sha256(pair[0]) != files.sha256(pair[1]):
             return f"{path}/{name}: not the same bytes"
     return f"{path}: the same files now; the recorded hash was of others"
 

@@ -12,21 +12,13 @@ from pipeline.params import load
 from pipeline.tracking import runs, store
 
 
-class Workspace:
-    """The files as they lie here; DVC has just written dvc.lock for all stages before this one."""
-
-    def read(self, path: str) -> bytes:
-        """Return a file's bytes."""
-        return Path(path).read_bytes()
-
-
 def main(params: stage.PathOption) -> None:
     settings = load(params).tracking
     if not settings.enabled:
         print("tracking.enabled is false: nothing goes to MLflow")
         return
     print(f"publishing to {store.uri(stage.root())}", flush=True)
-    record = results.read(Workspace())
+    record = results.read(results.reader(Path.cwd()))  # DVC has just written dvc.lock for the stages before
     owner = runs.Owner.of_this_process()
     try:
         run = runs.publish(stage.root(), settings.model_dump(), record, owner, Path.cwd())

@@ -8,14 +8,6 @@ from pipeline.errors import ResultsError
 from tests.forge import Forge
 
 
-class Folder:
-    def __init__(self, root):
-        self.root = root
-
-    def read(self, path):
-        return (self.root / path).read_bytes()
-
-
 @pytest.fixture
 def forge(tmp_path) -> Forge:
     """A finished pipeline in its workspace."""
@@ -34,7 +26,7 @@ def change(forge: Forge, edit) -> None:
 def test_params_paths_and_metrics_come_from_the_lock(forge):
     """Not from params.yaml, which may have been edited since."""
     (forge.folder / "params.yaml").write_text("train: {seed: 99}\n")
-    record = results.read(Folder(forge.folder))
+    record = results.read(results.reader(forge.folder))
     assert record.params["train.seed"] == 0
     assert record.params["model.cnn.widths"] == [8, 16]
     assert record.metrics["test/accuracy"] == 0.9
@@ -45,15 +37,15 @@ def test_params_paths_and_metrics_come_from_the_lock(forge):
 
 def test_content_is_what_the_inputs_decide(forge):
     """Another output or parameter is another content; what a clock says is not, nor where the data came from."""
-    before = results.read(Folder(forge.folder)).content
+    before = results.read(results.reader(forge.folder)).content
     (forge.folder / "metrics/runtime/export.json").write_text('{"export/ended": "2027-01-01T00:00:00+00:00"}')
     change(forge, lambda stages: _rehash(forge, stages, "export", "metrics/runtime/export.json"))
     change(forge, lambda stages: stages["train"]["params"]["params.yaml"].update({"data.archive": "elsewhere"}))
-    assert results.read(Folder(forge.folder)).content == before
+    assert results.read(results.reader(forge.folder)).content == before
     change(forge, lambda stages: stages["train"]["outs"][0].update(md5="0" * 32))
-    other = results.read(Folder(forge.folder)).content
+    other = results.read(results.reader(forge.folder)).content
     change(forge, lambda stages: stages["train"]["params"]["params.yaml"].update({"train.seed": 1}))
-    assert len({before, other, results.read(Folder(forge.folder)).content}) == 3
+    assert len({before, other, results.read(results.reader(forge.folder)).content}) == 3
 
 
 def _rehash(forge, stages, name, path):
@@ -72,7 +64,7 @@ def test_what_track_read_is_told_apart(forge):
         "params": {"params.yaml": {"tracking": tracking}},
     }
     change(forge, lambda stages: stages.update(track=track))
-    record = results.read(Folder(forge.folder))
+    record = results.read(results.reader(forge.folder))
     assert record.tracking == tracking
     assert not any(key.startswith("tracking") for key in record.params)
 
@@ -94,14 +86,14 @@ def test_results_that_do_not_belong_together_are_refused(forge):
         saved = (forge.folder / "dvc.lock").read_bytes()
         change(forge, edit)
         with pytest.raises(ResultsError, match=message):
-            results.read(Folder(forge.folder))
+            results.read(results.reader(forge.folder))
         (forge.folder / "dvc.lock").write_bytes(saved)
     (forge.folder / "metrics/evaluate.json").write_text('{"test/accuracy": 0.99}')
     with pytest.raises(ResultsError, match=r"metrics/evaluate.json is not the file that dvc.lock recorded"):
-        results.read(Folder(forge.folder))
+        results.read(results.reader(forge.folder))
     (forge.folder / "dvc.lock").write_text("stages: [")
     with pytest.raises(ResultsError, match=r"dvc.lock is damaged"):
-        results.read(Folder(forge.folder))
+        results.read(results.reader(forge.folder))
     (forge.folder / "dvc.lock").unlink()
     with pytest.raises(ResultsError, match=r"expected dvc.lock, found none"):
-        results.read(Folder(forge.folder))
+        results.read(results.reader(forge.folder))
