@@ -14,6 +14,7 @@ from pipeline import report_figures, statistics, tables
 from pipeline.comparison import Comparison, Contest, Predictions, Row
 from pipeline.errors import ResultsError
 from pipeline.experiments import Repository
+from pipeline.results import text_of
 from pipeline.tables import Table
 
 MOST_DETAILS = 6
@@ -106,7 +107,7 @@ def _details(repository: Repository, home: Row, contest: Contest) -> dict[str, A
 
 def _parameters(home: Row, row: Row) -> Table:
     keys = [key for key in (home.params | row.params) if home.params.get(key) != row.params.get(key)]
-    text = [(key, *(tables.text_of(side.params.get(key, tables.ABSENT)) for side in (home, row))) for key in keys]
+    text = [(key, *(text_of(side.params.get(key, tables.ABSENT)) for side in (home, row))) for key in keys]
     return Table("", ("parameter", home.name, row.name), tuple(text) or (("none", "", ""),), text=3)
 
 

@@ -146,6 +146,11 @@ def parse_history(content: bytes) -> list[dict[str, float]]:
     return [{key: float(value) for key, value in line.items()} for line in lines]
 
 
+def text_of(value: Any) -> str:
+    """Return a parameter's value as text: words as they are, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)  # YAML has dates, which JSON lacks
+
+
 def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value

@@ -1,10 +1,8 @@
 """A comparison as tables of text, for a terminal, for Markdown, and for the HTML report."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -14,6 +12,7 @@ from rich.text import Text
 from pipeline import files, statistics
 from pipeline.comparison import Comparison, Contest, Row
 from pipeline.errors import PipelineError
+from pipeline.results import text_of
 
 BEST, FRONT, ABSENT = "★", "◆", "—"
 LEGEND = f"{BEST} best by {{sort}}; {FRONT} on the Pareto front: no other is as accurate with as few MACs."
@@ -166,11 +165,6 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
     if BEGIN in old:
         text = f"{old[: old.index(BEGIN)]}{BEGIN}\n{text}{old[old.index(END) :]}"
     files.write_text(path, text)
-
-
-def text_of(value: Any) -> str:
-    """Return a parameter's value as params.yaml has it."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _markdown(table: Table) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import files, results
-from pipeline.results import Results
+from pipeline.results import Results, text_of
 from pipeline.tracking import store
 
 if TYPE_CHECKING:
@@ -300,8 +300,3 @@ def _register(client: "MlflowClient", run: "Run", name: str, record: Results, gr
 
 def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-def text_of(value: Any) -> str:
-    """Return a parameter's value as text, as MLflow keeps it."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.results import text_of
 from pipeline.tracking import runs, store
-from pipeline.tracking.runs import text_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -11,7 +11,6 @@ model.cnn.widths: [[32, 64], [32, 64, 128]]     # a choice may be a list
 import copy
 import difflib
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,6 +26,7 @@ from optuna.distributions import (
 
 from pipeline import params
 from pipeline.errors import ParamsError, TuningError
+from pipeline.results import text_of
 
 GROUPS = ("augment", "model", "train")
 """What a search may vary: all else changes what is measured, or nothing that is."""
@@ -61,7 +61,7 @@ class Space:
 
     def _value(self, key: str, suggested: Any) -> Any:
         if isinstance(self.distributions[key], CategoricalDistribution):
-            return next(choice for choice in self.specs[key] if _label(choice) == suggested)
+            return next(choice for choice in self.specs[key] if text_of(choice) == suggested)
         return suggested
 
 
@@ -123,7 +123,7 @@ def _mistakes(key: str, spec: Any, known: Mapping[str, Any], base: Any) -> Itera
         wrong = list(_range_mistakes(spec, whole=not isinstance(known[key], float)))
         candidates = [spec.get("low"), spec.get("high")]
     else:
-        wrong = [f"found {_label(spec)}, expected a list of choices, or a range: {{low: ..., high: ...}}"]
+        wrong = [f"found {text_of(spec)}, expected a list of choices, or a range: {{low: ..., high: ...}}"]
     if wrong:
         yield from (f"{key}: {mistake}" for mistake in wrong)
         return
@@ -137,7 +137,7 @@ def _mistakes(key: str, spec: Any, known: Mapping[str, Any], base: Any) -> Itera
 def _choice_mistakes(choices: list[Any]) -> Iterator[str]:
     if not choices:
         yield "found an empty list, expected choices"
-    labels = [_label(choice) for choice in choices]
+    labels = [text_of(choice) for choice in choices]
     for label in dict.fromkeys(label for label in labels if labels.count(label) > 1):
         yield f"found {label} more than once"
 
@@ -151,10 +151,10 @@ def _range_mistakes(spec: dict[Any, Any], *, whole: bool) -> Iterator[str]:
     numbers = {name: spec[name] for name in ("low", "high", "step") if name in spec}
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            yield f"{name}: found {_label(value)}, expected a {'whole ' if whole else ''}number"
+            yield f"{name}: found {text_of(value)}, expected a {'whole ' if whole else ''}number"
             return
     if not isinstance(spec.get("log", False), bool):
-        yield f"log: found {_label(spec['log'])}, expected true or false"
+        yield f"log: found {text_of(spec['log'])}, expected true or false"
         return
     low, high = spec.get("low", 0), spec.get("high", 0)
     if low > high and {"low", "high"} <= spec.keys():
@@ -170,7 +170,7 @@ def _range_mistakes(spec: dict[Any, Any], *, whole: bool) -> Iterator[str]:
 
 def _distribution(spec: Any, *, whole: bool) -> BaseDistribution:
     if isinstance(spec, list):
-        return CategoricalDistribution([_label(choice) for choice in spec])
+        return CategoricalDistribution([text_of(choice) for choice in spec])
     low, high, step = spec["low"], spec["high"], spec.get("step")
     if step:  # the last value that whole steps reach; in decimals, as 0.1 + 0.2 is not 0.3 in floats
         first, by = Decimal(str(low)), Decimal(str(step))
@@ -192,8 +192,3 @@ def _points(key: str, spread: BaseDistribution) -> list[Any]:
     low, step = Decimal(str(spread.low)), Decimal(str(spread.step))
     steps = int((Decimal(str(spread.high)) - low) / step)
     return [float(low + index * step) for index in range(steps + 1)]
-
-
-def _label(choice: Any) -> str:
-    """Return the text that stands for a choice, for Optuna and for people."""
-    return choice if isinstance(choice, str) else json.dumps(choice, default=str)
