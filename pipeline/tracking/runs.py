@@ -100,15 +100,27 @@ def publish(root: Path, settings: Mapping[str, Any], record: Results, owner: Own
 
 
 def find(client: "MlflowClient", experiment: str, record: Results, owner: Owner) -> "Run | None":
-    """Return the run of these results: complete, or the one that train opened for them.
+    """Return the run of these results: the one that shows them, or the one that train opened for them."""
+    same = search(client, experiment, f"tags.{CONTENT_TAG} = '{record.content}'")
+    if found := shown(same, record, owner):
+        return found
+    return opened(of_training(client, experiment, record.training, owner), record, owner)
+
+
+def shown(known: Sequence["Run"], record: Results, owner: Owner) -> "Run | None":
+    """Return which of several runs shows these results, a complete one first.
 
     Results without an experiment's name have no run of their own while some experiment's run shows the very same.
     """
-    same = search(client, experiment, f"tags.{CONTENT_TAG} = '{record.content}'")
+    same = [run for run in known if run.data.tags.get(CONTENT_TAG) == record.content]
     owned = [run for run in same if owner.owns(run)]
-    if owned or (same and not owner.experiment):
-        return max(owned or same, key=is_complete)
-    return next((run for run in of_training(client, experiment, record.training, owner) if not is_complete(run)), None)
+    return max(owned or ([] if owner.experiment else same), key=is_complete, default=None)
+
+
+def opened(known: Sequence["Run"], record: Results, owner: Owner) -> "Run | None":
+    """Return which of several runs train opened for these results and nothing has completed."""
+    begun = (run for run in known if run.data.tags.get(TRAINING_TAG) == record.training and owner.owns(run))
+    return next((run for run in begun if not is_complete(run)), None)
 
 
 def of_training(client: "MlflowClient", experiment: str, training: str, owner: Owner) -> list["Run"]:

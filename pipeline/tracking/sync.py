@@ -180,32 +180,23 @@ def _changes(repository: Repository, item: Carried, run: "Run | None") -> list[C
 
 
 def _match(known: list["Run"], item: Carried, alive: set[Owner]) -> "Run | None":
-    """Return the run that shows these results, or that of an experiment which has been renamed since."""
-    same = [run for run in known if run.data.tags.get(runs.CONTENT_TAG) == item.record.content]
-    owned = [run for run in same if item.owner.owns(run)]
-    if owned or not item.owner.experiment:
-        return max(owned or same, key=runs.is_complete, default=None) or _opened(known, item)
-    renamed = [
-        run
-        for run in same
-        if Owner.of(run) not in alive and Owner.of(run).experiment and Owner.of(run).baseline == item.owner.baseline
-    ]
-    known_as_this = [run for run in renamed if item.revisions[0].sha in run.data.tags.get(REVISIONS_TAG, "")]
-    return next(iter([*known_as_this, *renamed]), None) or _opened(known, item)
-
-
-def _opened(known: list["Run"], item: Carried) -> "Run | None":
-    """Return the run that train opened for these results and nothing has completed."""
-    return next(
-        (
-            run
-            for run in known
-            if run.data.tags.get(runs.TRAINING_TAG) == item.record.training
-            and item.owner.owns(run)
-            and not runs.is_complete(run)
-        ),
-        None,
+    """Return the run of these results, under its present name or the one before."""
+    return (
+        runs.shown(known, item.record, item.owner)
+        or _renamed(known, item, alive)
+        or runs.opened(known, item.record, item.owner)
     )
+
+
+def _renamed(known: list["Run"], item: Carried, alive: set[Owner]) -> "Run | None":
+    """Return the run that shows these results under the name of an experiment which has been renamed since."""
+    found = []
+    for run in known:
+        owner, same = Owner.of(run), run.data.tags.get(runs.CONTENT_TAG) == item.record.content
+        if same and owner.experiment and owner not in alive and owner.baseline == item.owner.baseline:
+            found.append(run)
+    known_as_this = [run for run in found if item.revisions[0].sha in run.data.tags.get(REVISIONS_TAG, "")]
+    return next(iter([*known_as_this, *found]), None)
 
 
 def _is_gone(run: "Run", alive: set[Owner]) -> bool:
