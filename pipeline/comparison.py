@@ -23,7 +23,6 @@ UNCOMPARED = {SEED, *ORIGIN}
 """Parameters that don't make two results different kinds."""
 
 SMALLER_IS_BETTER = ("loss", "error", "seconds", "latency", "bytes", "parameters", "macs", "memory", "difference")
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,10 @@ class Predictions:
         """(C, C) counts: row the true class, column the predicted one."""
         size = len(self.classes)
         return np.bincount(self.labels * size + self.predicted, minlength=size * size).reshape(size, size)
+
+    def same_images(self, other: "Predictions") -> bool:
+        """Say whether another network was shown the same images, as far as labels and their order tell."""
+        return self.classes == other.classes and np.array_equal(self.labels, other.labels)
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class Contest:
     @property
     def verdict(self) -> str:
         """What the numbers allow to say."""
-        if self.adjusted >= SIGNIFICANT:
+        if self.adjusted >= statistics.SIGNIFICANT:
             return "no difference shown"
         return "better" if self.difference.value > 0 else "worse"
 
@@ -305,7 +308,7 @@ def _contest(repository: Repository, home: Row, row: Row, known: dict[str, Predi
     if base.record.content not in known:
         known[base.record.content] = predictions(repository, base)
     a, b = known[base.record.content], predictions(repository, candidate)
-    if a.classes != b.classes or not np.array_equal(a.labels, b.labels):
+    if not a.same_images(b):
         raise ResultsError(f"{row.name}: other test images than those of {home.name}, so they can't be compared")
     over_seeds = min(len(row.members), len(home.members)) > 1
     if over_seeds:

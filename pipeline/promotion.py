@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pipeline import statistics
-from pipeline.comparison import SIGNIFICANT, Predictions, parse_predictions
+from pipeline.comparison import parse_predictions
 from pipeline.errors import PromotionError
 from pipeline.experiments import Repository, Revision
 from pipeline.results import Results
@@ -126,7 +124,7 @@ def _against(
     path = record.paths["evaluate"]["predictions"]
     new = parse_predictions(repository.output(revision, record, path))
     old = parse_predictions(registry.artifact(client, champion, PurePosixPath(path).name))
-    if not _same_images(old, new):
+    if not new.same_images(old):
         return "", [f"version {champion.version} was tested on other images, so the two can't be compared"]
     difference = statistics.paired(old.correct, new.correct)
     words = (
@@ -134,9 +132,5 @@ def _against(
         f"images (95 % interval {difference.low * 100:+.2f} to {difference.high * 100:+.2f}; McNemar p "
         f"{statistics.p_text(difference.p_value)})"
     )
-    worse = difference.value < 0 and difference.p_value < SIGNIFICANT
+    worse = difference.value < 0 and difference.p_value < statistics.SIGNIFICANT
     return words, [f"significantly worse than the present one: {words}"] if worse else []
-
-
-def _same_images(old: Predictions, new: Predictions) -> bool:
-    return old.classes == new.classes and np.array_equal(old.labels, new.labels)

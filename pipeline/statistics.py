@@ -8,6 +8,9 @@ import numpy.typing as npt
 import scipy.stats
 
 CONFIDENCE = 0.95
+SIGNIFICANT = 0.05
+"""The p-value below which a difference counts as one."""
+
 RESAMPLES = 10_000
 Correct = npt.NDArray[np.bool_]
 
