@@ -53,6 +53,10 @@ class Predictions:
         """Say whether another network was shown the same images, as far as labels and their order tell."""
         return self.classes == other.classes and np.array_equal(self.labels, other.labels)
 
+    def alone_right(self, other: "Predictions") -> npt.NDArray[np.bool_]:
+        """Return (N,) whether this network classified each image right, and the other did not."""
+        return self.correct & ~other.correct
+
 
 @dataclass(frozen=True)
 class Member:
@@ -111,21 +115,38 @@ class Contest:
     Attributes:
         row: the candidate.
         pair: the two trainings whose predictions are compared, baseline first: of the same seed where there is one.
+        predictions: what the two said.
         over_seeds: whether both have several seeds; then the means are compared, else the images of the pair.
         difference: in accuracy.
         adjusted: its p-value after Holm's correction for all contests of the comparison.
-        won, lost: how many images the candidate of the pair alone gets right, and the baseline alone.
-        recall: class -> change in the share of its images that are found.
     """
 
     row: Row
     pair: tuple[Member, Member]
+    predictions: tuple[Predictions, Predictions]
     over_seeds: bool
     difference: Difference
     adjusted: float
-    won: int
-    lost: int
-    recall: dict[str, float]
+
+    @property
+    def won(self) -> int:
+        """How many images the candidate of the pair alone gets right."""
+        base, candidate = self.predictions
+        return int(candidate.alone_right(base).sum())
+
+    @property
+    def lost(self) -> int:
+        """How many images the baseline alone gets right."""
+        base, candidate = self.predictions
+        return int(base.alone_right(candidate).sum())
+
+    @property
+    def recall(self) -> dict[str, float]:
+        """Class -> change in the share of its images that are found."""
+        base, candidate = self.predictions
+        images = np.maximum(base.confusion.sum(1), 1)
+        change = (np.diag(candidate.confusion) - np.diag(base.confusion)) / images
+        return {name: float(value) for name, value in zip(base.classes, change, strict=True)}
 
     @property
     def basis(self) -> str:
@@ -315,11 +336,7 @@ def _contest(repository: Repository, home: Row, row: Row, known: dict[str, Predi
         difference = statistics.welch(home.values("test/accuracy"), row.values("test/accuracy"))
     else:
         difference = statistics.paired(a.correct, b.correct)
-    images = np.maximum(a.confusion.sum(1), 1)
-    change = (np.diag(b.confusion) - np.diag(a.confusion)) / images
-    won, lost = int((b.correct & ~a.correct).sum()), int((a.correct & ~b.correct).sum())
-    recall = {name: float(value) for name, value in zip(a.classes, change, strict=True)}
-    return Contest(row, (base, candidate), over_seeds, difference, difference.p_value, won, lost, recall)
+    return Contest(row, (base, candidate), (a, b), over_seeds, difference, difference.p_value)
 
 
 def _common_name(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Iterable, Mapping
 from importlib.resources import files as package_files
 from typing import Any
 
@@ -9,9 +10,8 @@ import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import comparison as comparing
 from pipeline import report_figures, statistics, tables
-from pipeline.comparison import Comparison, Contest, Predictions, Row
+from pipeline.comparison import Comparison, Contest, Row
 from pipeline.errors import ResultsError
 from pipeline.experiments import Repository
 from pipeline.results import text_of
@@ -22,6 +22,8 @@ MOST_DETAILS = 6
 
 SHOWN_IMAGES = 12
 STYLES = {"better": "better", "worse": "worse", "no difference shown": "none"}
+Images = Mapping[str, npt.NDArray[np.uint8]]
+"""DVC's hash of a dataset -> its (N, H, W, 3) test images."""
 
 
 def render(repository: Repository, comparison: Comparison) -> str:
@@ -32,6 +34,8 @@ def render(repository: Repository, comparison: Comparison) -> str:
     rows, home, contests = comparison.rows, comparison.baseline, comparison.contests
     dataset = sorted({str(member.record.metrics["data/name"]) for row in rows for member in row.members})
     count = sum(len(row.members) for row in rows)
+    shown = contests[:MOST_DETAILS]
+    images = _test_images(repository, shown)
     return template.render(
         title=f"{count} result{'s' if count > 1 else ''} on {', '.join(dataset)}",
         subtitle=f"Commit {repository.resolve('HEAD').sha[:7]}; made by python -m pipeline compare --html.",
@@ -42,7 +46,7 @@ def render(repository: Repository, comparison: Comparison) -> str:
         costs=_costs(rows),
         curves=_curves(repository, rows),
         contests_table=tables.contests(comparison) if contests else None,
-        contests=[_details(repository, home, contest) for contest in contests[:MOST_DETAILS] if home],
+        contests=[_details(home, contest, images) for contest in shown if home],
         omitted=", ".join(contest.row.name for contest in contests[MOST_DETAILS:]),
     )
 
@@ -83,8 +87,20 @@ def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:
     ]
 
 
-def _details(repository: Repository, home: Row, contest: Contest) -> dict[str, Any]:
-    baseline, candidate = (comparing.predictions(repository, member) for member in contest.pair)
+def _test_images(repository: Repository, contests: Iterable[Contest]) -> Images:
+    """Read the test images of each dataset once; those that neither DVC's cache nor a remote has are left out."""
+    found: dict[str, npt.NDArray[np.uint8]] = {}
+    for member in (contest.pair[1] for contest in contests):
+        if member.record.dataset_hash not in found:
+            path = f"{member.record.paths['preprocess']['out']}/test_images.npy"
+            with contextlib.suppress(ResultsError):
+                content = repository.output(member.revision, member.record, path)
+                found[member.record.dataset_hash] = np.load(io.BytesIO(content), allow_pickle=False)
+    return found
+
+
+def _details(home: Row, contest: Contest, images: Images) -> dict[str, Any]:
+    baseline, candidate = contest.predictions
     difference = contest.difference
     p_values = f"p {statistics.p_text(difference.p_value)}, after Holm {statistics.p_text(contest.adjusted)}"
     sentence = (
@@ -99,9 +115,9 @@ def _details(repository: Repository, home: Row, contest: Contest) -> dict[str, A
         "style": STYLES[contest.verdict],
         "sentence": sentence,
         "parameters": _parameters(home, contest.row),
-        "recall": _recall(home, contest, baseline, candidate),
+        "recall": _recall(home, contest),
         "confusion": report_figures.confusion_difference(baseline.confusion, candidate.confusion, baseline.classes),
-        "strips": _strips(repository, home, contest, baseline, candidate),
+        "strips": _strips(home, contest, images),
     }
 
 
@@ -111,35 +127,29 @@ def _parameters(home: Row, row: Row) -> Table:
     return Table("", ("parameter", home.name, row.name), tuple(text) or (("none", "", ""),), text=3)
 
 
-def _recall(home: Row, contest: Contest, baseline: Predictions, candidate: Predictions) -> Table:
+def _recall(home: Row, contest: Contest) -> Table:
     rows = []
-    for index, name in enumerate(baseline.classes):
-        shares = [float(side.correct[side.labels == index].mean()) for side in (baseline, candidate)]
+    for index, name in enumerate(contest.predictions[0].classes):
+        shares = [float(side.correct[side.labels == index].mean()) for side in contest.predictions]
         rows.append((name, *(f"{share:.1%}" for share in shares), f"{(shares[1] - shares[0]) * 100:+.1f}"))
     return Table("", ("class", home.name, contest.row.name, "points"), tuple(rows))
 
 
-def _strips(
-    repository: Repository, home: Row, contest: Contest, baseline: Predictions, candidate: Predictions
-) -> list[dict[str, str]]:
+def _strips(home: Row, contest: Contest, images: Images) -> list[dict[str, str]]:
     """Return the first images that one of the two alone gets right, for either; none if they are in no cache."""
-    member = contest.pair[1]
-    try:
-        content = repository.output(
-            member.revision, member.record, f"{member.record.paths['preprocess']['out']}/test_images.npy"
-        )
-    except ResultsError:
+    shown = images.get(contest.pair[1].record.dataset_hash)
+    if shown is None:
         return []
-    images: npt.NDArray[np.uint8] = np.load(io.BytesIO(content), allow_pickle=False)
+    baseline, candidate = contest.predictions
     strips = []
     for winner, mask in (
-        (contest.row.name, candidate.correct & ~baseline.correct),
-        (home.name, baseline.correct & ~candidate.correct),
+        (contest.row.name, candidate.alone_right(baseline)),
+        (home.name, baseline.alone_right(candidate)),
     ):
         chosen = np.flatnonzero(mask)[:SHOWN_IMAGES]
         names = candidate.classes
         captions = [f"{names[candidate.predicted[i]]}\n{names[baseline.predicted[i]]}" for i in chosen]
         if len(chosen):
             title = f"Right with {winner} alone: {len(chosen)} of {int(mask.sum()):,} images"
-            strips.append({"title": title, "image": report_figures.disagreements(images[chosen], captions)})
+            strips.append({"title": title, "image": report_figures.disagreements(shown[chosen], captions)})
     return strips
