@@ -2,27 +2,18 @@
 
 import csv
 import io
-import statistics as mean_and_spread
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pipeline import statistics
-from pipeline.errors import PipelineError, ResultsError
+from pipeline.errors import ResultsError
 from pipeline.experiments import Repository, Revision
-from pipeline.results import ORIGIN, Results
+from pipeline.leaderboard import Member, Row, differing, group, rank
 from pipeline.statistics import Difference
-
-SEED = "train.seed"
-UNCOMPARED = {SEED, *ORIGIN}
-"""Parameters that don't make two results different kinds."""
-
-SMALLER_IS_BETTER = ("loss", "error", "seconds", "latency", "bytes", "parameters", "macs", "memory", "difference")
 
 
 @dataclass(frozen=True)
@@ -56,56 +47,6 @@ class Predictions:
     def alone_right(self, other: "Predictions") -> npt.NDArray[np.bool_]:
         """Return (N,) whether this network classified each image right, and the other did not."""
         return self.correct & ~other.correct
-
-
-@dataclass(frozen=True)
-class Member:
-    """One result: the revision that carries it, what it recorded, and the names of others that carry the very same."""
-
-    revision: Revision
-    record: Results
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def seed(self) -> Any:
-        """The seed of the training."""
-        return self.record.params[SEED]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the leaderboard: trainings that differ in nothing but their seed.
-
-    Attributes:
-        name: of the experiment, or what its names have in common.
-        members: in the order of their seeds, of which each has another.
-        best, on_front: whether it is first by the sort metric, and on the Pareto front of accuracy against MACs.
-    """
-
-    name: str
-    members: tuple[Member, ...]
-    best: bool = False
-    on_front: bool = False
-
-    @cached_property
-    def params(self) -> dict[str, Any]:
-        """Parameters but for the seed and where the data came from."""
-        return {key: value for key, value in self.members[0].record.params.items() if key not in UNCOMPARED}
-
-    def values(self, metric: str) -> list[float]:
-        """Return a metric of every member that has it."""
-        found = (member.record.metrics.get(metric) for member in self.members)
-        return [value for value in found if isinstance(value, int | float)]
-
-    def mean(self, metric: str) -> float | None:
-        """Return a metric's mean over the members, None if none has it."""
-        values = self.values(metric)
-        return mean_and_spread.fmean(values) if values else None
-
-    def spread(self, metric: str) -> float | None:
-        """Return a metric's standard deviation over the members (n - 1), None for fewer than two."""
-        values = self.values(metric)
-        return mean_and_spread.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -200,7 +141,7 @@ def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: 
     members, notes = _members(repository, _unique([*revisions, baseline]))
     if not members:
         raise ResultsError("\n".join(notes) or "no results to compare")
-    rows = _rank(group(members), sort)
+    rows = rank(group(members), sort)
     home = next((row for row in rows if any(_carries(member, baseline) for member in row.members)), None)
     if home is None:
         notes = [note for note in notes if not note.startswith(f"{baseline.name}:")]
@@ -231,35 +172,6 @@ def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: 
         tuple(replace(contest, adjusted=p) for contest, p in zip(contests, adjusted, strict=True)),
         tuple(notes),
     )
-
-
-def group(members: Iterable[Member]) -> list[Row]:
-    """Put trainings that differ in their seed only into one row.
-
-    Two of the same seed that differ all the same (other code, another machine) go to different rows.
-    """
-    groups: dict[str, dict[Any, Member]] = {}
-    for member in members:
-        kind = sorted((key, value) for key, value in member.record.params.items() if key not in UNCOMPARED)
-        number = 0
-        while member.seed in groups.setdefault(key := repr((kind, member.record.dataset_hash, number)), {}):
-            number += 1
-        groups[key][member.seed] = member
-    ordered = [tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in groups.values()]
-    names = [_common_name([member.revision.name for member in row]) for row in ordered]
-    for number, row in enumerate(ordered):
-        if names.count(names[number]) > 1:
-            names[number] += f" ({row[0].revision.sha[:7]})"
-    return [Row(name, row) for name, row in zip(names, ordered, strict=True)]
-
-
-def differing(rows: Iterable[Row]) -> tuple[str, ...]:
-    """Return the parameters for which two rows that both have them disagree."""
-    found: dict[str, set[str]] = {}
-    for row in rows:
-        for key, value in row.params.items():
-            found.setdefault(key, set()).add(repr(value))
-    return tuple(key for key, values in found.items() if len(values) > 1)
 
 
 def predictions(repository: Repository, member: Member) -> Predictions:
@@ -308,19 +220,6 @@ def _unique(revisions: Iterable[Revision]) -> list[Revision]:
     return sorted(unique, key=lambda revision: revision.experiment is None)
 
 
-def _rank(rows: list[Row], sort: str) -> list[Row]:
-    known = {key for row in rows for member in row.members for key in member.record.metrics}
-    if not any(row.mean(sort) is not None for row in rows):
-        close = sorted(key for key in known if key.split("/")[-1] == sort.split("/")[-1]) or ["val/accuracy"]
-        raise PipelineError(f"--sort: expected a metric that is a number, found {sort}; for instance {close[0]}")
-    sign = 1 if any(word in sort for word in SMALLER_IS_BETTER) else -1
-    worst = float("inf")
-    rows = sorted(rows, key=lambda row: worst if (value := row.mean(sort)) is None else sign * value)
-    cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "test/accuracy"))
-    front = statistics.pareto(cost, gain)
-    return [replace(row, best=number == 0, on_front=front[number]) for number, row in enumerate(rows)]
-
-
 def _contest(repository: Repository, home: Row, row: Row, known: dict[str, Predictions]) -> Contest:
     """Hold a row against the baseline, whose predictions are read once and kept in `known`."""
     by_seed = {member.seed: member for member in home.members}
@@ -337,13 +236,3 @@ def _contest(repository: Repository, home: Row, row: Row, known: dict[str, Predi
     else:
         difference = statistics.paired(a.correct, b.correct)
     return Contest(row, (base, candidate), (a, b), over_seeds, difference, difference.p_value)
-
-
-def _common_name(names: Sequence[str]) -> str:
-    """Return what names share: relu-0 and relu-1 are "relu"; where that is nothing, the first and how many more."""
-    if len(names) == 1:
-        return names[0]
-    shared = 0
-    while len({name[: shared + 1] for name in names}) == 1 and shared < len(names[0]):
-        shared += 1
-    return names[0][:shared].rstrip("-_.") or f"{names[0]} and {len(names) - 1} more"

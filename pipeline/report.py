@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import report_figures, statistics, tables
-from pipeline.comparison import Comparison, Contest, Row
+from pipeline.comparison import Comparison, Contest
 from pipeline.errors import ResultsError
 from pipeline.experiments import Repository
+from pipeline.leaderboard import Row
 from pipeline.results import text_of
 from pipeline.tables import Table
 

@@ -10,8 +10,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pipeline import files, statistics
-from pipeline.comparison import Comparison, Contest, Row
+from pipeline.comparison import Comparison, Contest
 from pipeline.errors import PipelineError
+from pipeline.leaderboard import Row
 from pipeline.results import text_of
 
 BEST, FRONT, ABSENT = "★", "◆", "—"
