@@ -33,14 +33,19 @@ def of_content(client: "MlflowClient", model: str, content: str, experiment: str
     """Return the newest version that shows a result, of this experiment's run if that has one."""
     same = [version for version in versions(client, model) if version.tags.get(runs.CONTENT_TAG) == content]
     own = [v for v in same if v.run_id and client.get_run(v.run_id).info.run_name == experiment]
-    return max(own or same, key=lambda version: int(version.version), default=None)
+    return next(reversed(own or same), None)
+
+
+def aliases(client: "MlflowClient", model: str) -> dict[str, str]:
+    """Return alias -> version of all aliases of a model, of which there may be none."""
+    registered = client.search_registered_models(f"name = '{model}'")
+    return {alias: str(number) for alias, number in registered[0].aliases.items()} if registered else {}
 
 
 def by_alias(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
     """Return the version that an alias names."""
-    registered = client.search_registered_models(f"name = '{model}'")
-    number = registered[0].aliases.get(alias) if registered else None
-    return client.get_model_version(model, str(number)) if number else None
+    number = aliases(client, model).get(alias)
+    return client.get_model_version(model, number) if number else None
 
 
 def move(client: "MlflowClient", model: str, alias: str, version: str, *, revision: str, forced: str = "") -> None:
@@ -121,14 +126,14 @@ def _asked_version(
     if not models:
         there = [model.name for model in client.search_registered_models()]
         raise TrackingError(f"{uri}: MLflow store {address} has no model {name}; {_choice('models', there)}")
-    aliases = models[0].aliases
-    if alias is not None and alias in aliases:
-        return str(aliases[alias])
+    named = models[0].aliases
+    if alias is not None and alias in named:
+        return str(named[alias])
     numbers = [int(each.version) for each in versions(client, name)]
     if version is not None and int(version) in numbers:
         return version
     missing = f"version {version}" if alias is None else f"alias {alias}"
-    there = [f"@{each}" for each in sorted(aliases)] + [f"/{each}" for each in numbers]
+    there = [f"@{each}" for each in sorted(named)] + [f"/{each}" for each in numbers]
     raise TrackingError(f"{uri}: model {name} has no {missing}; {_choice('aliases and versions', there)}")
 
 

@@ -207,8 +207,7 @@ def _is_gone(run: "Run", alive: set[Owner]) -> bool:
 
 def _lost_aliases(repository: Repository, client: "MlflowClient", model: str) -> list[Change]:
     """Return the aliases that git remembers and the registry does not know; one that it knows is its own affair."""
-    registered = client.search_registered_models(f"name = '{model}'")
-    known = registered[0].aliases if registered else {}
+    known = registry.aliases(client, model)
     return [Change("promote", alias, None, None) for alias in repository.remembered() if alias not in known]
 
 
