@@ -89,7 +89,8 @@ def plan(repository: Repository, settings: Mapping[str, str], names: Iterable[st
     alive = {Owner(found.experiment, found.baseline) for found in experiments}
     changes: list[Change] = []
     with store.errors(repository.root):
-        for experiment in {settings["experiment"], *(_settings(item, settings)["experiment"] for item in carried)}:
+        named = [settings["experiment"], *(_settings(item, settings)["experiment"] for item in carried)]
+        for experiment in dict.fromkeys(named):
             client, experiment_id = store.experiment(repository.root, experiment)
             known = runs.search(client, experiment_id)
             for item in carried:
@@ -221,6 +222,8 @@ def _promote_again(repository: Repository, client: "MlflowClient", model: str, a
 
 def _has_what_was_missing(repository: Repository, item: Carried, run: "Run") -> bool:
     missing = run.data.tags.get(runs.MISSING_TAG, "").split()
+    if not missing:
+        return False
     with tempfile.TemporaryDirectory() as folder:
         return len(repository.copy(item.revisions[0], missing, Path(folder))) < len(missing)
 

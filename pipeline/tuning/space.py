@@ -143,7 +143,7 @@ def _choice_mistakes(choices: list[Any]) -> Iterator[str]:
 
 
 def _range_mistakes(spec: dict[Any, Any], *, whole: bool) -> Iterator[str]:
-    for name in spec.keys() - set(RANGE):
+    for name in (name for name in spec if name not in RANGE):
         yield f"{name}: unknown key; a range has {', '.join(RANGE)}"
     for name in ("low", "high"):
         if name not in spec:
