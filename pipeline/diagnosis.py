@@ -5,13 +5,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
 from pipeline.experiments import Repository
-from pipeline.imports import closure
+from pipeline.imports import closure, listed
 from pipeline.params import TrackingParams
 from pipeline.results import options
 
@@ -19,6 +18,9 @@ PACKAGES = ("dvc", "mlflow", "torch", "onnx", "onnxruntime", "numpy")
 CHECKPOINTS = ".checkpoints"
 LEFT_OVER_SECONDS = 24 * 3600
 """Age from which the state of an unfinished training counts as left over."""
+
+UNLISTED = {"train": "pipeline/tracking"}
+"""What a stage loads without listing it: train to report live curves, on which no output of it depends."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,8 @@ def _pipeline(repository: Repository) -> Iterator[Finding]:
         source = repository.root / f"stages/{name}.py"
         if not source.exists() or not options(stage["cmd"]):
             continue
-        listed = set(_python_files(repository.root, stage["deps"]))
-        lacking = closure(source, repository.root) - listed - _unlisted(repository.root)
-        for path in sorted(lacking):
+        loaded = closure(source, repository.root, without=UNLISTED.get(name))
+        for path in sorted(loaded - listed(stage["deps"], repository.root)):
             good = False
             yield Finding(
                 f"dvc.yaml: stage {name} can load {path}, which it does not list",
@@ -140,19 +141,6 @@ def _pipeline(repository: Repository) -> Iterator[Finding]:
             )
     if good:
         yield Finding(f"dvc.yaml lists the code that its {len(stages)} stages load")
-
-
-def _python_files(root: Path, dependencies: list[str]) -> Iterator[str]:
-    for path in dependencies:
-        if (root / path).is_dir():
-            yield from (file.relative_to(root).as_posix() for file in (root / path).rglob("*.py"))
-        elif path.endswith(".py"):
-            yield path
-
-
-def _unlisted(root: Path) -> set[str]:
-    """Return what train loads to report live curves, on which no output depends: see the head of dvc.yaml."""
-    return closure(root / "pipeline/tracking/live.py", root)
 
 
 def _duration(seconds: float) -> str:

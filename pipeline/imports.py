@@ -1,20 +1,36 @@
 """What a module imports of this repository, found by reading its source: what dvc.yaml has to list."""
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def closure(start: Path, root: Path) -> set[str]:
-    """Return the repository's files that running `start` can load, relative to its root, itself included."""
+def closure(start: Path, root: Path, *, without: str | None = None) -> set[str]:
+    """Return the repository's files that running `start` can load, relative to its root, itself included.
+
+    Args:
+        without: a folder, relative to the root, whose files are left out, and with them what only they import.
+    """
     found: set[str] = set()
     waiting = [start]
     while waiting:
         path = waiting.pop()
         name = path.relative_to(root).as_posix()
-        if name not in found:
+        if name not in found and not (without and path.is_relative_to(root / without)):
             found.add(name)
             waiting += _packages(path, root)
             waiting += [file for module in _imported(path) for file in _files(module, root)]
+    return found
+
+
+def listed(dependencies: Iterable[str], root: Path) -> set[str]:
+    """Return the source files among a stage's dependencies, those in folders included, relative to the root."""
+    found: set[str] = set()
+    for path in dependencies:
+        if (root / path).is_dir():
+            found |= {file.relative_to(root).as_posix() for file in (root / path).rglob("*.py")}
+        elif path.endswith(".py"):
+            found.add(path)
     return found
 
 
