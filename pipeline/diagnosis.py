@@ -93,7 +93,8 @@ def _queue(repository: Repository) -> Iterator[Finding]:
     queue = repository.dvc.experiments.celery_queue
     tasks = queue.status()
     running = [task for task in tasks if task["status"] == "Running"]
-    workers = queue.worker_status() if running else {}
+    counts = {state: sum(task["status"] == state for task in tasks) for state in ("Running", "Queued", "Failed")}
+    workers = queue.worker_status() if counts["Running"] or counts["Queued"] else {}
     if running and not workers:
         for task in running:
             name = task["name"] or task["rev"][:7]
@@ -102,12 +103,11 @@ def _queue(repository: Repository) -> Iterator[Finding]:
                 f"dvc queue kill {name}; then queue it again: its training goes on where it stopped",
             )
         return
-    counts = {state: sum(task["status"] == state for task in tasks) for state in ("Running", "Queued", "Failed")}
     for task in tasks:
         if task["status"] == "Failed":
             name = task["name"] or task["rev"][:7]
             yield Finding(f"queue: {name} failed", f"dvc queue logs {name} says why; dvc queue remove {name} drops it")
-    if counts["Queued"] and not workers and not queue.worker_status():
+    if counts["Queued"] and not workers:
         yield Finding(f"queue: {counts['Queued']} tasks wait and no worker is there", "dvc queue start -j 2")
     yield Finding(f"queue: {counts['Running']} running, {counts['Queued']} waiting, {counts['Failed']} failed")
 
