@@ -1,7 +1,9 @@
 """Revisions and what they carry, through DVC: git and DVC hold the truth, so nothing here needs MLflow."""
 
 import hashlib
+import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -197,6 +199,11 @@ class Repository:
 
     def _filesystem(self, revision: Revision) -> dvc.api.DVCFileSystem:
         return dvc.api.DVCFileSystem(str(self.root), rev=revision.sha or None)
+
+
+def search_path() -> str:
+    """Return PATH with this interpreter's folder first: `python3` in dvc.yaml is then the one that runs now."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def _absent(revision: Revision, path: str, error: Exception) -> str:

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from pipeline import files, results
 from pipeline.errors import PipelineError
-from pipeline.experiments import Repository, Revision
+from pipeline.experiments import Repository, Revision, search_path
 from pipeline.results import TRACK, Results
 
 ENVIRONMENT = ("device", "device_name", "threads", "precision", "platform", "python", "torch")
@@ -95,7 +95,7 @@ def _adapt(params: Path, root: Path) -> None:
 def _run(clone: Path, stages: list[str]) -> None:
     command = [sys.executable, "-m", "dvc", "repro", "--no-run-cache", "--no-commit", *stages]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["PATH"] = search_path()
     done = subprocess.run(command, cwd=clone, env=environment, stdout=sys.stderr, check=False)  # noqa: S603  # likewise
     if done.returncode:
         raise PipelineError("a stage failed; what it printed is above")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import epoch_reports, files
+from pipeline.experiments import search_path
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60
@@ -57,7 +58,7 @@ class Experiment:
         self.report = epoch_reports.Reader(epoch_reports.path(self.folder, self.name))
         self.report.file.unlink(missing_ok=True)
         environment = os.environ | {"PYTHONUNBUFFERED": "1", epoch_reports.FOLDER_VARIABLE: str(self.folder)}
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        environment["PATH"] = search_path()
         if threads:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         with self.log.open("ab") as log:
