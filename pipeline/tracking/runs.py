@@ -157,18 +157,13 @@ def create(
 
 
 def log_history(
-    client: "MlflowClient",
-    run: "Run",
-    rows: Sequence[Mapping[str, float]],
-    *,
-    began: int | None = None,
-    ended: int | None = None,
+    client: "MlflowClient", run: "Run", rows: Sequence[Mapping[str, float]], span: tuple[int, int] | None = None
 ) -> None:
     """Add the epochs that a run lacks, and no other: neither a gap nor a repeat in its curves.
 
     Args:
         rows: "epoch" (from 1) and its metrics, one an epoch.
-        began, ended: milliseconds since 1970, between which the epochs are spread; default: they end now.
+        span: milliseconds since 1970, first and last, over which the epochs are spread; None: they end now.
     """
     from mlflow.entities import Metric
 
@@ -177,7 +172,7 @@ def log_history(
     metrics = []
     for number, row in enumerate(rows, start=1):
         step = int(row["epoch"])
-        when = now if began is None or ended is None else began + (ended - began) * number // len(rows)
+        when = span[0] + (span[1] - span[0]) * number // len(rows) if span else now
         for key in row.keys() - {"epoch"}:
             if key not in logged:
                 logged[key] = {metric.step for metric in client.get_metric_history(run.info.run_id, key)}
@@ -223,7 +218,7 @@ def _complete(client: "MlflowClient", run: "Run", model: str, record: Results, o
     )
     curves_file = folder / record.paths["train"]["history"]
     history = results.parse_history(curves_file.read_bytes()) if curves_file.exists() else []
-    log_history(client, run, history, began=began, ended=ended)
+    log_history(client, run, history, (began, ended))
     curves = {key for row in history for key in row}
     numbers = {key: value for key, value in record.metrics.items() if isinstance(value, int | float)}
     finals = [
