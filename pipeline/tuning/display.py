@@ -14,6 +14,11 @@ from pipeline.tuning.study import Study
 WORDS = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "given up", TrialState.FAIL: "failed"}
 
 
+def rounded(value: Any) -> str:
+    """Return a parameter's value for people to read, floats with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 class TuningDisplay:
     """Shows trials as they come: the listener of a search, and a context manager around it."""
 
@@ -50,9 +55,7 @@ class TuningDisplay:
 
     def started(self, name: str, values: Mapping[str, Any]) -> None:
         """Print the parameters of a trial that begins."""
-        chosen = "  ".join(
-            f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-        )
+        chosen = "  ".join(f"{key}={rounded(value)}" for key, value in values.items())
         with self.lock:
             self.say(f"{name}  started   {chosen}")
             self.tasks[name] = self.bars.add_task(name, total=None, note="before training")

@@ -16,7 +16,7 @@ from pipeline import params
 from pipeline.errors import ParamsError, TuningError
 from pipeline.tracking.studies import StudyRun
 from pipeline.tuning import space
-from pipeline.tuning.display import TuningDisplay
+from pipeline.tuning.display import TuningDisplay, rounded
 from pipeline.tuning.search import Search
 from pipeline.tuning.space import Space
 from pipeline.tuning.study import FOLDER, Plan, Study, ask
@@ -149,5 +149,4 @@ def _table(searched: Space, *last: str) -> Table:
 
 
 def _cells(searched: Space, suggested: Mapping[str, Any]) -> list[str]:
-    values = (suggested[key] for key in searched.specs)
-    return [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+    return [rounded(suggested[key]) for key in searched.specs]
