@@ -2,6 +2,7 @@
 
 import copy
 import os
+import subprocess
 import sys
 
 # Two test processes side by side: torch's threads, two in each, would only get in one another's way.
@@ -53,6 +54,13 @@ def write_params(path: Path, changes: dict) -> Path:
         section[last] = copy.deepcopy(value)
     yaml.dump(tree, path)
     return path
+
+
+def start_python(code: str, *arguments: str, environment: dict[str, str]) -> subprocess.Popen:
+    """Run code that sees the project in a process of its own, with pipes for all that it reads and writes."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline import gpu_lock
+from tests.conftest import start_python
 from tests.paths import ROOT
 
 WORKER = """
@@ -26,14 +27,7 @@ with gpu_lock.first_free(["0", "GPU-1"], folder) as gpu:
 
 
 def worker(folder, environment, seconds: float) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(folder), str(seconds)],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    return start_python(WORKER, str(folder), str(seconds), environment=environment)
 
 
 def test_processes_never_share_a_gpu_and_all_get_one(tmp_path, environment):
@@ -109,27 +103,21 @@ def test_slices_of_a_gpu_count_as_gpus(monkeypatch):
     assert gpu_lock.visible() == ["MIG-a", "MIG-b"]
 
 
-@pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_without_a_visible_gpu_nothing_is_claimed(device, monkeypatch, tmp_path, capsys):
-    """No lock, no folder, no word; the environment stays as it is."""
-    monkeypatch.setenv(gpu_lock.VISIBLE, "")
+@pytest.mark.parametrize(
+    ("device", "named"),
+    [("auto", ""), ("cuda", ""), ("cpu", "MIG-a,MIG-b"), ("mps", "MIG-a,MIG-b"), ("cuda:1", "MIG-a,MIG-b")],
+)
+def test_nothing_is_claimed_without_a_visible_gpu_or_where_the_user_names_one(
+    device, named, monkeypatch, tmp_path, capsys
+):
+    """No lock, no folder, no word, and the environment stays as it is: who names a GPU may share it."""
+    monkeypatch.setenv(gpu_lock.VISIBLE, named)
     monkeypatch.setattr(gpu_lock.tempfile, "tempdir", str(tmp_path))
     with gpu_lock.claim(device) as gpu:
         assert gpu is None
-    assert os.environ[gpu_lock.VISIBLE] == ""
+    assert os.environ[gpu_lock.VISIBLE] == named
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("device", ["cpu", "mps", "cuda:1"])
-def test_a_device_that_the_user_names_takes_no_lock(device, monkeypatch, tmp_path):
-    """Who names a GPU may share it, whatever others hold."""
-    monkeypatch.setenv(gpu_lock.VISIBLE, "MIG-a,MIG-b")
-    monkeypatch.setattr(gpu_lock.tempfile, "tempdir", str(tmp_path))
-    with gpu_lock.claim(device) as gpu:
-        assert gpu is None
-    assert os.environ[gpu_lock.VISIBLE] == "MIG-a,MIG-b"
-    assert not list(tmp_path.iterdir())
 
 
 def test_cuda_sees_the_claimed_gpu_and_no_other(environment, tmp_path):
@@ -142,21 +130,11 @@ def test_cuda_sees_the_claimed_gpu_and_no_other(environment, tmp_path):
         "    sys.stdin.read()\n"
     )
     surroundings = environment | {"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b", "TMPDIR": str(tmp_path)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=surroundings,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
+    started = [start_python(code, environment=surroundings) for _ in range(2)]
     seen = {process.stdout.readline().strip() for process in started}
     for process in started:
-        process.communicate("done")
-        assert process.returncode == 0
+        _, errors = process.communicate("done")
+        assert process.returncode == 0, errors
     assert seen == {"MIG-a MIG-a", "MIG-b MIG-b"}
 
 

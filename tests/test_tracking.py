@@ -20,7 +20,7 @@ from pipeline.params import load
 from pipeline.results import Results
 from pipeline.tracking import live, registry, runs, store
 from pipeline.tracking.runs import Owner
-from tests.conftest import SMALL, write_params
+from tests.conftest import SMALL, start_python, write_params
 from tests.paths import ROOT
 
 TRAINING = "a" * 64
@@ -185,17 +185,7 @@ def test_many_first_starts_at_once_make_one_store(tmp_path, environment):
         "from pathlib import Path; from pipeline.tracking import store;"
         f"print(store.experiment(Path({str(tmp_path)!r}), 'cifar10')[1])"
     )
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(4)
-    ]
+    started = [start_python(code, environment=environment) for _ in range(4)]
     outputs = [process.communicate() for process in started]
     assert [process.returncode for process in started] == [0] * 4, outputs
     assert len({output.strip() for output, _ in outputs}) == 1
