@@ -1,6 +1,7 @@
 """The airbench package from the index (extra `bench`), fed with the same images; it runs on CUDA GPUs only."""
 
 import contextlib
+import importlib.util
 import io
 import tempfile
 from pathlib import Path
@@ -12,21 +13,26 @@ from pipeline import dataset
 from pipeline.errors import ParamsError
 
 
-def run(images: dataset.Dataset, place: torch.device, seed: int) -> Outcome:
+def require(place: torch.device) -> None:
+    """Say whether the package can be run.
+
+    Raises:
+        ParamsError: it is not installed, or the device is none it runs on.
+    """
+    if place.type != "cuda":
+        raise ParamsError(f"--package: airbench runs on CUDA GPUs only, found {place}")
+    if importlib.util.find_spec("airbench") is None:
+        raise ParamsError("--package: airbench is not installed; run pip install '.[bench]'")
+
+
+def run(images: dataset.Dataset, seed: int) -> Outcome:
     """Train with `airbench.train94`; seconds and accuracy are what it measures and prints itself.
 
     It looks for its tensors in `cifar10/train.pt` and `test.pt` below the working folder and downloads only what is
     not there, so the given images are laid there, in a temporary folder.
-
-    Raises:
-        ParamsError: the package is not installed, or the device is none it runs on.
     """
-    if place.type != "cuda":
-        raise ParamsError(f"--package: airbench runs on CUDA GPUs only, found {place}")
-    try:
-        import airbench
-    except ImportError:
-        raise ParamsError("--package: airbench is not installed; run pip install '.[bench]'") from None
+    import airbench
+
     printed = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(printed):
         Path("cifar10").mkdir()

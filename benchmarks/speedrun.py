@@ -58,14 +58,16 @@ def main(
         if name not in PEERS:
             raise PresetError(f"--preset: found {name}, expected one of {', '.join(PEERS)}")
     place = device.choose(device_name)
-    images = _read(archive)
+    if package:
+        airbench_package.require(place)
+    images = read(archive)
     about = cifar10.display_name("cifar10", files.sha256(archive))
     print(f"{len(images['train']):,} training and {len(images['test']):,} test images of {about}; {__doc__}")
     results: dict[str, Any] = {"data": about, "runs": runs}
     table = Table("preset", "side", "n", "accuracy, %", "seconds of training", "vs peer")
     for name in names:
         sides = _run(name, images, place, runs)
-        others = [airbench_package.run(images, place, seed) for seed in range(runs)] if package else []
+        others = [airbench_package.run(images, seed) for seed in range(runs)] if package else []
         results[name] = _summary(name, sides, others)
         for row in _rows(name, results[name]):
             table.add_row(*row)
@@ -76,12 +78,12 @@ def main(
 def _run(name: str, images: dataset.Dataset, place: torch.device, runs: int) -> Sides:
     """Train both sides with each seed, turn by turn; a short warm-up comes before the first, on a GPU."""
     sides = Sides([], [])
-    ours: Callable[..., Outcome] = lambda seed, tell: _train_ours(name, images, place, seed, tell)  # noqa: E731
-    peer: Callable[..., Outcome] = lambda seed, tell: _train_peer(PEERS[name], images, place, seed, tell)  # noqa: E731
+    ours: Callable[..., Outcome] = lambda seed, tell: train_ours(name, images, place, seed, tell)  # noqa: E731
+    peer: Callable[..., Outcome] = lambda seed, tell: train_peer(PEERS[name], images, place, seed, tell)  # noqa: E731
     with _progress() as bar:
         if place.type == "cuda":
-            _train_peer(PEERS[name], images, place, 0, bar("warm-up, peer"))
-            _train_ours(name, images, place, 0, bar("warm-up, ours"))
+            train_peer(PEERS[name], images, place, 0, bar("warm-up, peer"))
+            train_ours(name, images, place, 0, bar("warm-up, ours"))
         for seed in range(runs):
             order = [(sides.ours, ours, "ours"), (sides.peer, peer, "peer")]
             for found, side, label in order if seed % 2 == 0 else reversed(order):
@@ -89,7 +91,7 @@ def _run(name: str, images: dataset.Dataset, place: torch.device, runs: int) -> 
     return sides
 
 
-def _train_ours(
+def train_ours(
     name: str, images: dataset.Dataset, place: torch.device, seed: int, tell: Callable[[float], None]
 ) -> Outcome:
     params = presets.find(name).applied(PARAMS)
@@ -117,7 +119,7 @@ def _train_ours(
     return Outcome(result.progress.seconds, float((averaged.argmax(1) == test.labels).mean()))
 
 
-def _train_peer(
+def train_peer(
     recipe: Recipe, images: dataset.Dataset, place: torch.device, seed: int, tell: Callable[[float], None]
 ) -> Outcome:
     pixels, labels = (
@@ -128,7 +130,7 @@ def _train_peer(
     return airbench_muon.train(recipe, planes, (labels[0].long(), labels[1].long()), seed=seed, on_step=tell)
 
 
-def _read(archive: Path) -> dataset.Dataset:
+def read(archive: Path) -> dataset.Dataset:
     """Return all training images, the test images, and as "val", which decides nothing, ten of the former."""
     raw = cifar10.read(archive)
     train = dataset.Split(raw.train_images, raw.train_labels)

@@ -7,9 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.stats
-import torch
-from torch import Tensor
-from torchmetrics.functional import classification
 
 from pipeline.inference import Probs
 
@@ -42,9 +39,15 @@ def metrics(probs: Probs, labels: npt.NDArray[np.uint8], classes: tuple[str, ...
     Shares are fractions of 1. The interval of the accuracy is Wilson's, at 95 % confidence. The loss is the mean
     cross-entropy in nats; the calibration error is the expected one (Naeini et al. 2015) over `bins` bins.
     """
-    predicted, target = torch.from_numpy(probs), torch.from_numpy(labels).long()
-    count, number = len(labels), len(classes)
-    correct = int((probs.argmax(1) == labels).sum())
+    count = len(labels)
+    matrix = confusion(probs, labels)
+    hits = matrix.diagonal()
+    correct = int(hits.sum())
+    by_class = {  # 0 where a class never occurs or is never predicted
+        "precision": hits / np.maximum(matrix.sum(0), 1),
+        "recall": hits / np.maximum(matrix.sum(1), 1),
+        "f1": 2 * hits / np.maximum(matrix.sum(0) + matrix.sum(1), 1),
+    }
     interval = scipy.stats.binomtest(correct, count).proportion_ci(0.95, method="wilson")
     top2 = np.argsort(-probs, axis=1, kind="stable")[:, :2]
     groups = reliability(probs, labels, bins=bins)
@@ -56,23 +59,19 @@ def metrics(probs: Probs, labels: npt.NDArray[np.uint8], classes: tuple[str, ...
         "test/accuracy_high": interval.high,
         "test/accuracy_top2": float((top2 == labels[:, None]).any(1).mean()),
         "test/loss": float(-np.log(np.maximum(probs[np.arange(count), labels], 1e-38, dtype=np.float64)).mean()),
-        "test/f1_macro": float(classification.multiclass_f1_score(predicted, target, number, average="macro")),
+        "test/f1_macro": float(by_class["f1"].mean()),
         "test/calibration_error": float(ece),
     }
-    for name in ("precision", "recall", "f1_score"):
-        score = getattr(classification, f"multiclass_{name}")(predicted, target, number, average="none")
-        for label, value in zip(classes, score.tolist(), strict=True):
-            result[f"test/{name.removesuffix('_score')}/{label}"] = value
+    for name, scores in by_class.items():
+        result |= {f"test/{name}/{label}": score for label, score in zip(classes, scores.tolist(), strict=True)}
     return result
 
 
 def confusion(probs: Probs, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Return (classes, classes) counts: row the true class, column the predicted one."""
     classes = probs.shape[1]
-    matrix: Tensor = classification.multiclass_confusion_matrix(
-        torch.from_numpy(probs), torch.from_numpy(labels).long(), classes
-    )
-    return matrix.numpy().astype(np.int64)
+    pairs = labels.astype(np.int64) * classes + probs.argmax(1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 def reliability(probs: Probs, labels: npt.NDArray[np.uint8], *, bins: int) -> Reliability:

@@ -36,7 +36,6 @@ def build(params: TrainParams, model: nn.Module) -> torch.optim.Optimizer:
             lr_vectors=params.lr_rest,
             lr_head=params.lr_head,
             momentum=params.momentum,
-            momentum_rest=params.momentum_rest,
             weight_decay=params.weight_decay,
             steps=params.muon_steps,
         )
@@ -100,8 +99,7 @@ class Muon(torch.optim.Optimizer):
         vectors: biases and normalisation.
         head: weights of the last layer.
         lr, lr_vectors, lr_head: learning rates of the three.
-        momentum: of the hidden weights.
-        momentum_rest: of the vectors and the head.
+        momentum: of all three.
         weight_decay: of the hidden weights; each step scales them by 1 - lr * weight_decay.
         steps: Newton-Schulz iterations.
     """
@@ -116,18 +114,16 @@ class Muon(torch.optim.Optimizer):
         lr_vectors: float,
         lr_head: float,
         momentum: float,
-        momentum_rest: float,
         weight_decay: float,
         steps: int = 5,
     ) -> None:
         groups = [
-            {"params": list(hidden), "lr": lr, "momentum": momentum, "orthogonal": True},
-            {"params": list(vectors), "lr": lr_vectors, "momentum": momentum_rest, "orthogonal": False},
-            {"params": list(head), "lr": lr_head, "momentum": momentum_rest, "orthogonal": False},
+            {"params": list(hidden), "lr": lr, "orthogonal": True},
+            {"params": list(vectors), "lr": lr_vectors, "orthogonal": False},
+            {"params": list(head), "lr": lr_head, "orthogonal": False},
         ]
-        super().__init__(
-            [group for group in groups if group["params"]], {"weight_decay": weight_decay, "steps": steps}
-        )
+        defaults = {"momentum": momentum, "weight_decay": weight_decay, "steps": steps}
+        super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -170,8 +170,6 @@ class TrainParams(Section):
     lr_head: Rate
     """Muon's peak learning rate for the last layer, which it leaves to SGD, too."""
     momentum: Annotated[float, Field(ge=0, le=0.999)]
-    momentum_rest: Annotated[float, Field(ge=0, le=0.999)]
-    """Muon's momentum for what it leaves to SGD."""
     muon_steps: Annotated[int, Field(ge=1, le=20)]
     """Newton-Schulz iterations of muon's orthogonalisation."""
     weight_decay: Annotated[float, Field(ge=0, le=10)]

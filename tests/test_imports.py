@@ -7,7 +7,7 @@ import pytest
 
 from tests.paths import ROOT
 
-HEAVY = ("torch", "mlflow", "onnxruntime", "optuna", "matplotlib", "pandas", "torchmetrics")
+HEAVY = ("torch", "mlflow", "onnxruntime", "optuna", "matplotlib", "pandas", "torchvision")
 
 
 def loaded(module: str, environment, cwd) -> set[str]:

@@ -186,7 +186,7 @@ def test_muon_moves_hidden_weights_by_orthogonal_matrices_and_the_rest_by_sgd():
             strengths = torch.linalg.svdvals(step.flatten(1))
             assert ((strengths > 0.6) & (strengths < 1.25)).all()
         else:
-            assert torch.allclose(step, 1.6 * parameter.grad, rtol=1e-3, atol=1e-2), name
+            assert torch.allclose(step, 1.9 * parameter.grad, rtol=1e-3, atol=1e-2), name
 
 
 def test_muon_is_a_plain_loop_over_matrices_by_singular_value_decomposition():
