@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,6 +14,8 @@ from matplotlib.figure import Figure
 from pipeline import files
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline.evaluation import Reliability
 
 # Okabe & Ito's palette: distinct for all common kinds of colour vision, and by lightness in print.
@@ -35,7 +36,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def training_curves(path: Path, history: pd.DataFrame) -> None:
+def training_curves(path: Path, history: "pd.DataFrame") -> None:
     """Draw loss and accuracy of train and val, and the learning rate, over the epochs of a history.csv."""
     with _figure(path, (10, 3.2)) as figure:
         loss, accuracy, rate = figure.subplots(1, 3)

@@ -11,6 +11,9 @@ from pipeline.params import SpeednetParams
 WHITENING_EPS = 5e-4
 """Added to each variance (of normalised pixels), so that noise in the smallest components is not blown up."""
 
+IMAGES_AT_ONCE = 250
+"""Images whose patches are held in memory at a time."""
+
 
 class Speednet(nn.Module):
     """Filters of `patch` x `patch` px, groups of 3x3 convolutions that each halve the side, global max pooling.
@@ -73,9 +76,11 @@ class Whitening(nn.Module):
     def fit(self, images: Tensor) -> None:
         """Compute the filters from (N, 3, H, W) normalised images; the sums are in float64."""
         components, _, patch, _ = self.filters.shape
-        patches = images.unfold(2, patch, 1).unfold(3, patch, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
-        patches = patches.double()
-        covariance = patches.mT @ patches / len(patches)  # normalised images have mean 0
+        covariance = torch.zeros(components // 2, components // 2, dtype=torch.float64)
+        for part in images.split(IMAGES_AT_ONCE):
+            patches = nn.functional.unfold(part.double(), patch).transpose(1, 2).flatten(0, 1)
+            covariance += patches.mT @ patches
+        covariance /= len(images) * (images.shape[2] - patch + 1) * (images.shape[3] - patch + 1)  # their mean is 0
         variances, directions = torch.linalg.eigh(covariance)
         # An eigenvector's sign is anybody's choice, and libraries differ: its largest entry shall be positive.
         largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
