@@ -6,20 +6,30 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline import device
 from pipeline.params import IMAGE_SIDE
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer's share of a forward pass for one image.
+    """One layer's share of training on one image: its forward pass and what a training needs of its backward pass.
+
+    Bytes are those that have to move if each tensor of a pass is read or written once, in the precision it is in.
 
     Attributes:
         name: of the module, e.g. "blocks.0.0".
         kind: its class, e.g. "Conv2d".
         output: shape of what it gives for one image.
         parameters: trainable ones of its own.
-        macs: multiply-accumulate operations of convolutions and matrix products; 0 for other layers.
+        macs: multiply-accumulate operations of convolutions and matrix products, forward; 0 for other layers.
+        backward_macs: as many as `macs` if its weights are trained, for their gradient, and as many again if
+            something before it is trained, for the gradient of its input.
         activation_bytes: of its output in the precision that it was computed in.
+        forward_bytes: input read and output written; 0 for a layer that hands its input on.
+        backward_bytes: gradient of the output read and the input read again, and the gradient of the input written
+            if something before is trained; 0 if nothing up to here is trained.
+        weight_bytes: once a step, whatever the batch: its weights and buffers read, read again for the gradient of
+            the input, their gradient written.
     """
 
     name: str
@@ -27,7 +37,11 @@ class LayerCost:
     output: tuple[int, ...]
     parameters: int
     macs: int
+    backward_macs: int
     activation_bytes: int
+    forward_bytes: int
+    backward_bytes: int
+    weight_bytes: int
 
 
 def cost(model: nn.Module, side: int = IMAGE_SIDE) -> tuple[int, int]:
@@ -35,22 +49,22 @@ def cost(model: nn.Module, side: int = IMAGE_SIDE) -> tuple[int, int]:
 
     Convolutions and matrix products are counted, as is customary; one MAC is two floating-point operations.
     """
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
         _look(model, side)
     return _trainable(model), counter.get_total_flops() // 2
 
 
-def by_layer(model: nn.Module, side: int = IMAGE_SIDE) -> list[LayerCost]:
-    """Return the cost of each layer (a module without children) in the order in which they run."""
+def by_layer(model: nn.Module, side: int = IMAGE_SIDE, precision: str = "fp32") -> list[LayerCost]:
+    """Return the cost of each layer (a module without children) in the order in which they run.
+
+    Functions between layers, e.g. a residual block's sum, belong to none and are not counted; nor is dropout, which
+    is off here.
+
+    Args:
+        precision: "bf16" or "fp32", as the forward pass is computed in.
+    """
     layers: list[LayerCost] = []
     counter = FlopCounterMode(display=False)
-
-    def record(name: str, module: nn.Module, before: int, output: Tensor) -> None:
-        macs = counter.get_total_flops() // 2 - before
-        size = output.numel() * output.element_size()
-        shape = tuple(output.shape[1:])
-        layers.append(LayerCost(name, type(module).__name__, shape, _trainable(module), macs, size))
-
     started: dict[str, int] = {}
     hooks = []
     for name, module in model.named_modules():
@@ -60,11 +74,14 @@ def by_layer(model: nn.Module, side: int = IMAGE_SIDE) -> list[LayerCost]:
                     lambda *_, name=name: started.update({name: counter.get_total_flops() // 2})
                 ),
                 module.register_forward_hook(
-                    lambda module, _, output, name=name: record(name, module, started[name], output)
+                    lambda module, inputs, output, name=name: layers.append(
+                        _layer_cost(name, module, inputs[0], output, counter.get_total_flops() // 2 - started[name])
+                    )
                 ),
             ]
+    place = next(model.parameters()).device
     try:
-        with counter:
+        with counter, torch.enable_grad(), device.autocast(place, precision):  # gradients: to see where they go
             _look(model, side)
     finally:
         for hook in hooks:
@@ -72,13 +89,37 @@ def by_layer(model: nn.Module, side: int = IMAGE_SIDE) -> list[LayerCost]:
     return layers
 
 
-@torch.inference_mode()
+def _layer_cost(name: str, module: nn.Module, given: Tensor, output: Tensor, macs: int) -> LayerCost:
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    trained = any(tensor.requires_grad and tensor.ndim >= 2 for tensor in own)
+    read, written = _bytes(given), _bytes(output)
+    reads_weights = 1 + given.requires_grad
+    return LayerCost(
+        name,
+        kind=type(module).__name__,
+        output=tuple(output.shape[1:]),
+        parameters=_trainable(module),
+        macs=macs,
+        backward_macs=macs * (trained + given.requires_grad),
+        activation_bytes=written,
+        forward_bytes=0 if output is given else read + written,
+        backward_bytes=(
+            written + read * (1 + given.requires_grad) if output.requires_grad and output is not given else 0
+        ),
+        weight_bytes=reads_weights * sum(map(_bytes, own)) + sum(_bytes(one) for one in own if one.requires_grad),
+    )
+
+
 def _look(model: nn.Module, side: int) -> None:
     """Show the network one black image, in evaluation mode."""
     training = model.training
     place = next(model.parameters()).device
-    model.eval()(torch.zeros(1, 3, side, side, device=place))
+    model.eval()(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=place))
     model.train(training)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _trainable(module: nn.Module) -> int:
