@@ -1,0 +1,173 @@
+"""Trainings to be measured: the real step on random images, at several sizes of what a training grows with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline import augment, optim, training
+from pipeline.dataset import Dataset, Metadata, Split
+from pipeline.errors import TrainingError
+from pipeline.loader import TrainLoader
+from pipeline.params import CLASSES, IMAGE_SIDE, AugmentParams, ModelParams, Params, TrainParams
+from pipeline.stepping import Stepper
+
+WIDTHS = (32, 64, 128)
+"""Channels at width 1; a resnet's are those of params.yaml."""
+IMAGES = (1000, 2000, 4000, 8000)
+FACTORS = (0.5, 1, 2, 4)
+SIDES = (16, 20, 24, 32)
+EPOCHS = (1, 2, 3, 4)
+BATCHES = (128, 256, 512, 1024)
+SIZES = 4
+
+FIRST_LAYER_IMAGES = 100
+"""That a whitening layer is computed from: a step takes as much time and memory with any."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training of one size."""
+
+    model: ModelParams
+    augment: AugmentParams
+    train: TrainParams
+    images: int
+
+    def network(self, place: torch.device) -> nn.Module:
+        """Return the untrained network on a device."""
+        return training.initial_model(self.model, self.train, noise(FIRST_LAYER_IMAGES), place)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a training grows with.
+
+    Attributes:
+        label: with its unit, for an axis.
+        expected: exponents between which the growth of seconds is expected.
+        cases: by size, ascending.
+    """
+
+    label: str
+    expected: tuple[float, float]
+    cases: Mapping[float, Case]
+
+
+class Training:
+    """What `training.train` does without validation, to be done again and again.
+
+    Attributes:
+        steps: of all epochs.
+    """
+
+    def __init__(self, case: Case, place: torch.device) -> None:
+        self.params = case.train
+        data = noise(case.images)
+        self.model = case.network(place)
+        self.optimizer = optim.build(case.train, self.model)
+        self.loader = TrainLoader(
+            data["train"],
+            case.augment,
+            batch_size=case.train.batch_size,
+            seed=case.train.seed,
+            device=place,
+            mean=data.metadata.mean,
+        )
+        self.step = Stepper(self.model, self.optimizer, self.loader, case.train)
+        self.steps = self.loader.steps_before(case.train.epochs)
+
+    def prepare(self) -> None:
+        """Train until a GPU's steps are recorded; a processor has nothing to record."""
+        before = -1.0
+        while self.step.graphs is not None and self.step.preparation_seconds > before:
+            before = self.step.preparation_seconds
+            self()
+
+    def __call__(self) -> None:
+        """Train for all epochs, from the weights that the last call left.
+
+        Raises:
+            TrainingError: the loss is not finite, so that nothing measured here is like a training.
+        """
+        self.model.train()
+        for epoch in range(self.params.epochs):
+            first = self.loader.steps_before(epoch)
+            meter = training.Meter(self.loader.steps(epoch), self.loader.device)
+            torch.manual_seed(augment.generator(self.params.seed, epoch, "dropout").initial_seed())
+            batches = self.loader.begin(epoch, training.resolution(self.params, epoch))
+            for number, indices in enumerate(batches, start=first):
+                optim.set_rate(self.optimizer, optim.schedule(self.params, number, self.steps))
+                meter.add(*self.step(indices), len(indices))
+            loss, _, _ = meter.read()
+            if not np.isfinite(loss):
+                raise TrainingError(f"the loss is {loss} in epoch {epoch + 1}; expected a finite number")
+
+
+def base(params: Params, arch: str, images: int, *, width: float = 1, **changes: object) -> Case:
+    """Return one epoch on images of full side with an uncompiled network.
+
+    Args:
+        params: what is not said here.
+        arch: "cnn", "resnet" or "speednet".
+        width: factor on the channels.
+        changes: to `train`.
+    """
+    section = getattr(params.model, arch)
+    if arch == "resnet":
+        section = section.model_copy(update={"width": round(width * section.width)})
+    else:
+        section = section.model_copy(update={"widths": tuple(round(width * channels) for channels in WIDTHS)})
+    train = {"epochs": 1, "resolutions": (IMAGE_SIDE,), "compile": False} | changes
+    return Case(
+        params.model.model_copy(update={"arch": arch, arch: section}),
+        params.augment,
+        params.train.model_copy(update=train),
+        images,
+    )
+
+
+def quantities(params: Params, arch: str, scale: float, sizes: int = SIZES) -> dict[str, Quantity]:
+    """Return what is varied around one training.
+
+    Args:
+        params: what is not varied.
+        arch: "cnn", "resnet" or "speednet"; a cnn takes images of one side only, which is then not varied.
+        scale: factor on the numbers of images.
+        sizes: how many of each quantity, the smallest, 2 to 4.
+    """
+
+    def case(images: float, *, width: float = 1, **changes: object) -> Case:
+        return base(params, arch, max(CLASSES, round(images * scale)), width=width, **changes)
+
+    channels = WIDTHS if arch != "resnet" else tuple(factor * params.model.resnet.width for factor in (1, 2, 4))
+    batches = BATCHES[:sizes]
+    whole = max(2048, batches[-1] / scale)  # images: enough for the largest batch
+    by_images = [case(images) for images in IMAGES[:sizes]]
+    found = {
+        "images": Quantity("training images", (1, 1), {one.images: one for one in by_images}),
+        "width": Quantity(
+            f"width, times {'-'.join(map(str, channels))} channels",
+            (1, 2),
+            {width: case(1000, width=width) for width in FACTORS[:sizes]},
+        ),
+        "resolution": Quantity(
+            "side of the images, px", (2, 2), {side: case(2000, resolutions=(side,)) for side in SIDES[:sizes]}
+        ),
+        "epochs": Quantity("epochs", (1, 1), {epochs: case(1000, epochs=epochs) for epochs in EPOCHS[:sizes]}),
+        "batch": Quantity("batch size, images", (0, 0), {size: case(whole, batch_size=size) for size in batches}),
+    }
+    if arch == "cnn":
+        del found["resolution"]
+    return found
+
+
+def noise(images: int) -> Dataset:
+    """Return a training split of random pixels and classes: how fast a step is does not depend on them."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, images, dtype=np.uint8)
+    classes = tuple(map(str, range(CLASSES)))
+    return Dataset(Metadata("noise", "", classes, (127.5,) * 3, (73.9,) * 3), {"train": Split(pixels, labels)})
