@@ -77,7 +77,7 @@ class Whitening(nn.Module):
         """Compute the filters from (N, 3, H, W) normalised images; the sums are in float64."""
         components, _, patch, _ = self.filters.shape
         covariance = torch.zeros(components // 2, components // 2, dtype=torch.float64)
-        for part in images.split(IMAGES_AT_ONCE):
+        for part in torch.split(images, IMAGES_AT_ONCE):
             patches = nn.functional.unfold(part.double(), patch).transpose(1, 2).flatten(0, 1)
             covariance += patches.mT @ patches
         covariance /= len(images) * (images.shape[2] - patch + 1) * (images.shape[3] - patch + 1)  # their mean is 0
