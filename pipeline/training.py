@@ -120,39 +120,14 @@ def train(
     for row, listener in itertools.product(progress.history, listeners):
         listener(row)
 
-    all_steps = loader.steps_before(params.epochs)
     step = Stepper(model, optimizer, loader, params)
     chosen = average.model if average else model
     for epoch in range(len(progress.history), params.epochs):
         started, prepared = time.perf_counter(), step.preparation_seconds
-        torch.manual_seed(augment.generator(params.seed, epoch, "dropout").initial_seed())
-        first, steps = loader.steps_before(epoch), loader.steps(epoch)
-        factors = [optim.schedule(params, number, all_steps) for number in range(first, first + steps)]
-        meter = Meter(steps, place)
-        model.train()
-        batches_of_epoch = zip(loader.begin(epoch, resolution(params, epoch)), factors, strict=True)
-        for number, (indices, factor) in enumerate(batches_of_epoch, start=1):
-            optim.set_rate(optimizer, factor)
-            meter.add(*step(indices), len(indices))
-            if average:
-                average.update(model, first=epoch == 0 and number == 1)
-            if meter.due() or number == steps:
-                loss, accuracy = _checked(meter, epoch, [params.lr * factor for factor in factors])
-                lr = params.lr * factor
-                done = (first + number) / all_steps
-                on_step(Step(epoch + 1, number, steps, done, lr, loss, accuracy, meter.images_per_second))
+        row = train_epoch(step, average, epoch, on_step)
         ended = time.perf_counter()
         val_loss, val_accuracy = validate(chosen, data["val"], place, step.precision)
-        progress.history.append(
-            {
-                "epoch": epoch + 1,
-                "lr": lr,
-                "train/loss": loss,
-                "train/accuracy": accuracy,
-                "val/loss": val_loss,
-                "val/accuracy": val_accuracy,
-            }
-        )
+        progress.history.append(row | {"val/loss": val_loss, "val/accuracy": val_accuracy})
         progress.images += loader.count(epoch)
         preparation = step.preparation_seconds - prepared
         progress.preparation_seconds += preparation
@@ -163,6 +138,37 @@ def train(
         for listener in listeners:
             listener(progress.history[-1])
     return Result(chosen.eval(), progress)
+
+
+def train_epoch(
+    step: Stepper, average: "MovingAverage | None", epoch: int, on_step: Callable[[Step], None] = lambda _: None
+) -> Row:
+    """Train for one epoch (counted from 0).
+
+    Returns:
+        The epoch's row of the history, but for what validation says.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    params, loader = step.params, step.loader
+    torch.manual_seed(augment.generator(params.seed, epoch, "dropout").initial_seed())
+    first, steps, all_steps = loader.steps_before(epoch), loader.steps(epoch), loader.steps_before(params.epochs)
+    factors = [optim.schedule(params, number, all_steps) for number in range(first, first + steps)]
+    meter = Meter(steps, loader.device)
+    step.model.train()
+    batches_of_epoch = zip(loader.begin(epoch, resolution(params, epoch)), factors, strict=True)
+    for number, (indices, factor) in enumerate(batches_of_epoch, start=1):
+        optim.set_rate(step.optimizer, factor)
+        meter.add(*step(indices), len(indices))
+        if average:
+            average.update(step.model, first=epoch == 0 and number == 1)
+        if meter.due() or number == steps:
+            loss, accuracy = _checked(meter, epoch, [params.lr * factor for factor in factors])
+            lr = params.lr * factor
+            done = (first + number) / all_steps
+            on_step(Step(epoch + 1, number, steps, done, lr, loss, accuracy, meter.images_per_second))
+    return {"epoch": epoch + 1, "lr": lr, "train/loss": loss, "train/accuracy": accuracy}
 
 
 def summary(result: Result) -> dict[str, float | int]:
