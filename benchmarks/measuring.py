@@ -7,14 +7,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from pipeline import device
+from pipeline.errors import PipelineError
+
+
+class BenchmarkError(PipelineError):
+    """A benchmark cannot run: something it compares with is missing, or does not do what it is to be timed at."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +36,20 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def interleaved(sides: Mapping[str, Callable[[], object]], repeats: int, place: torch.device) -> dict[str, Timing]:
+def interleaved(
+    sides: Mapping[str, Callable[[], object]],
+    repeats: int,
+    place: torch.device,
+    *,
+    on_call: Callable[[], object] = lambda: None,
+) -> dict[str, Timing]:
     """Time several functions turn by turn, so that what else the machine does hits all of them alike.
 
     Args:
         sides: functions by name; each is called once before anything is timed.
         repeats: rounds; every round calls each side once, in turning order.
         place: waited for before each look at the clock.
+        on_call: called after each call of a side, while no clock runs; (repeats + 1) * len(sides) times.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(-1, repeats):
@@ -47,6 +62,7 @@ def interleaved(sides: Mapping[str, Callable[[], object]], repeats: int, place: 
             device.synchronize(place)
             if round_ >= 0:
                 seconds[name].append(time.perf_counter() - started)
+            on_call()
     return {name: Timing(values) for name, values in seconds.items()}
 
 
@@ -54,6 +70,32 @@ def ratio(numerator: Timing, denominator: Timing) -> float:
     """Return the median of the rounds' own ratios: both sides of a round saw the same machine."""
     pairs = zip(numerator.seconds, denominator.seconds, strict=True)
     return statistics.median(one / other for one, other in pairs)
+
+
+@contextmanager
+def bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar in a terminal, one line in a log; yields the function that advances it by one.
+
+    It draws only when it is advanced: no thread of it takes time from what is measured.
+    """
+    console = Console()
+    if not console.is_terminal:
+        print(description, flush=True)
+    with Progress(console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=total)
+        progress.refresh()
+        yield lambda: progress.update(task, advance=1, refresh=True)
+
+
+def choose(wanted: str) -> torch.device:
+    """Return the device for `--device`.
+
+    Raises:
+        BenchmarkError: the machine has no CUDA device.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BenchmarkError("--device: found cuda, but this machine has no CUDA device; expected auto or cpu")
+    return device.choose(wanted)
 
 
 def machine(place: torch.device) -> dict[str, Any]:
