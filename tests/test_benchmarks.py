@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import inputs, loops, measuring, throughput
+from benchmarks import inference, inputs, loops, measuring, throughput
 from benchmarks.apart import Apart
 from benchmarks.measuring import BenchmarkError, Timing
 from pipeline import device, training
@@ -123,6 +123,7 @@ def test_images_of_an_archive_are_its_first(archive):
         (throughput.main, {"images": 50}, "--images: found 50, expected at least"),
         (throughput.main, {"arch": ["vgg"]}, 'model.arch: found "vgg", expected'),
         (throughput.main, {"params": ROOT / "README.md"}, "README.md"),
+        (inference.main, {"arch": ["vgg"]}, 'model.arch: found "vgg", expected'),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(main, arguments, expected, tmp_path):
@@ -177,3 +178,22 @@ def test_throughput(benchmark):
     for key, side in ratios.items():
         pairs = zip(cnn["seconds"][side], cnn["seconds"]["ours"], strict=True)
         assert cnn[key] == pytest.approx(statistics.mean(other / ours for other, ours in pairs), rel=1e-3)
+
+
+def test_inference(benchmark):
+    """With one round a ratio is that of the two speeds."""
+    sizes = ("--batch-size", "1", "--batch-size", "30")
+    said, found = benchmark("inference", "--arch", "speednet", *sizes, "--rounds", "1", "--seconds", "0.01")
+    bf16 = ["torch_bf16"] if device.choose_precision("auto", torch.device("cpu")) == "bf16" else []
+    keys = ["images_per_second", "latency_ms", "latency_ms_p95"]
+    expected = {
+        f"speednet/{side}/{size}/{key}" for side in ["onnx", "torch", *bf16] for size in (1, 30) for key in keys
+    }
+    ratios = {f"speednet/{side}/{size}/vs_torch" for side in ["onnx", *bf16] for size in (1, 30)}
+    assert set(found) - {"rounds", "seconds_a_turn"} == expected | ratios
+    for key in ratios:
+        _, side, size, _ = key.split("/")
+        speed, torchs = (found[f"speednet/{name}/{size}/images_per_second"] for name in (side, "torch"))
+        assert found[key] == pytest.approx(speed / torchs, rel=1e-2)
+        assert found[f"speednet/{side}/{size}/latency_ms"] <= found[f"speednet/{side}/{size}/latency_ms_p95"]
+        assert f"{speed:,.0f}" in said
