@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import inference, inputs, loops, measuring, throughput
+from benchmarks import inference, inputs, loops, measuring, overhead, overhead_repro, overhead_train, throughput
 from benchmarks.apart import Apart
 from benchmarks.measuring import BenchmarkError, Timing
 from pipeline import device, training
@@ -124,6 +124,9 @@ def test_images_of_an_archive_are_its_first(archive):
         (throughput.main, {"arch": ["vgg"]}, 'model.arch: found "vgg", expected'),
         (throughput.main, {"params": ROOT / "README.md"}, "README.md"),
         (inference.main, {"arch": ["vgg"]}, 'model.arch: found "vgg", expected'),
+        (overhead.main, {"part": ["all"]}, "--part: found all, expected one of train, startup, repro"),
+        (overhead.main, {"stages": ["all"]}, "--stage: found all, expected one of download, preprocess,"),
+        (overhead.main, {"images": 50}, "--images: found 50, expected at least"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(main, arguments, expected, tmp_path):
@@ -197,3 +200,56 @@ def test_inference(benchmark):
         assert found[key] == pytest.approx(speed / torchs, rel=1e-2)
         assert found[f"speednet/{side}/{size}/latency_ms"] <= found[f"speednet/{side}/{size}/latency_ms_p95"]
         assert f"{speed:,.0f}" in said
+
+
+def test_overhead_of_the_train_stage_and_of_the_start(benchmark):
+    """The stage against the loop, and the start of one stage; one round each."""
+    small = ["--images", "500", "--val-images", "100", "--epochs", "2", "--rounds", "1", "--repeats", "1"]
+    said, found = benchmark("overhead", *small, "--part", "train", "--part", "startup", "--stage", "download")
+    for key, ratio in (("work", "train_stage_vs_bare_loop"), ("loop", "loop_vs_bare_loop")):
+        seconds = [found[f"{side}_{key}_seconds"] for side in ("stage", "bare")]
+        assert found[ratio] == pytest.approx(seconds[0] / seconds[1], rel=1e-2)
+    assert found["stage_loop_seconds"] < found["stage_work_seconds"]
+    assert found["bare_loop_seconds"] < found["bare_work_seconds"]
+    for kind in ("startup", "mistake"):
+        seconds = [found[f"{name}/seconds"] for name in (f"{kind}/download", "startup/torch")]
+        assert found[f"{kind}/download"] == pytest.approx(seconds[0] / seconds[1], rel=1e-2)
+    assert (found["imports/download"], found["later_imports/download"]) == ([], [])
+    assert "heavy imports of download: none" in said
+
+
+def test_a_stage_that_fails_is_not_timed():
+    """It runs in a terminal, and its last line says what went wrong."""
+    code = "import sys; sys.exit(f'error: a mistake in a terminal: {sys.stdout.isatty()}')"
+    with pytest.raises(BenchmarkError, match=r"exit code 1: error: a mistake in a terminal: True$"):
+        overhead_train.in_terminal([sys.executable, "-c", code], dict(os.environ))
+
+
+@pytest.fixture
+def small_pipeline(tmp_path, monkeypatch):
+    """A repository in this one's place: two stages, of which one runs only if the copy got small parameters."""
+    folder = tmp_path / "small"
+    (folder / ".dvc").mkdir(parents=True)
+    (folder / ".dvc" / "config").write_text("")
+    write_params(folder / "params.yaml", {})
+    (folder / "dvc.yaml").write_text(
+        "stages:\n"
+        "  first: {cmd: 'grep -q shapes10 params.yaml', params: [train]}\n"
+        "  second: {cmd: 'true', deps: [params.yaml]}\n"
+    )
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    subprocess.run(["git", "add", "-A"], cwd=folder, check=True)
+    monkeypatch.setattr(inputs, "ROOT", folder)
+    return folder
+
+
+def test_overhead_of_a_repro_without_work(small_pipeline, tmp_path):
+    """The copy runs before it is timed; where something is left to do, there is nothing to compare."""
+    (tmp_path / "work").mkdir()
+    found = overhead_repro.measure(small_pipeline / "params.yaml", 1, tmp_path / "work")
+    seconds = [found[f"noop_repro/{side}/seconds"] for side in ("ours", "empty")]
+    assert all(math.isfinite(number) and number > 0 for number in numbers(found))
+    assert found["noop_repro"] == pytest.approx(seconds[0] / seconds[1], rel=1e-2)
+    (tmp_path / "work" / "empty" / "input").write_text("something\n")
+    with pytest.raises(BenchmarkError, match="expected nothing to do"):
+        overhead_repro.expect_nothing(tmp_path / "work" / "empty")

@@ -1,0 +1,89 @@
+"""How long a stage takes before it works: its imports, and how soon it tells of a mistake in params.yaml."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import inputs, measuring
+from benchmarks.measuring import BenchmarkError
+from pipeline import imports, params
+
+HEAVY = ("torch", "mlflow", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "sklearn")
+
+
+STAGES = ["download", "preprocess", "train", "evaluate", "export", "track"]
+
+
+def measure(names: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:
+    """Time stages as dvc.yaml starts them.
+
+    Args:
+        names: of `STAGES`.
+        folder: for a params.yaml with a mistake.
+
+    Returns:
+        For each stage, as ratios to `import torch`: "startup/STAGE", all that its file imports, also inside main();
+        "mistake/STAGE", its whole run if params.yaml has a mistake. The seconds of each under "NAME/seconds". Which of
+        `HEAVY` it brings: "imports/STAGE" at its start, "later_imports/STAGE" only when a function needs them.
+    """
+    stages = params.read(inputs.ROOT / "dvc.yaml")["stages"]
+    wrong = folder / "params.yaml"
+    wrong.write_text("a: mistake\n")
+    sides: dict[str, Callable[[], object]] = {"startup/torch": partial(run, [sys.executable, "-c", "import torch"])}
+    for name in names:
+        command = [sys.executable, *stages[name]["cmd"].replace("params.yaml", str(wrong)).split()[1:]]
+        sides[f"startup/{name}"] = partial(run, [sys.executable, "-c", imports_of(name)])
+        sides[f"mistake/{name}"] = partial(run, command, code=1)
+    title = f"start of {len(names)} stages: {len(sides)} commands, {repeats} + 1 times"
+    with measuring.bar(title, len(sides) * (repeats + 1)) as advance:
+        timings = measuring.interleaved(sides, repeats, torch.device("cpu"), on_call=advance)
+    base = timings["startup/torch"]
+    result: dict[str, Any] = {f"{name}/seconds": round(timing.median, 3) for name, timing in timings.items()}
+    result |= {name: round(measuring.ratio(timing, base), 4) for name, timing in timings.items() if timing is not base}
+    for name in names:
+        first, later = heavy_imports(name)
+        result |= {f"imports/{name}": first, f"later_imports/{name}": later}
+    return result
+
+
+def imports_of(stage: str) -> str:
+    """Return the program that loads a stage and makes all imports of its file, also those inside main()."""
+    tree = ast.parse((inputs.ROOT / f"stages/{stage}.py").read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join([f"import stages.{stage}", *map(ast.unparse, found)])
+
+
+def heavy_imports(stage: str) -> tuple[list[str], list[str]]:
+    """Return which of `HEAVY` a stage's own imports load, and which more what its modules import inside functions."""
+    named: set[str] = set()
+    for file in imports.closure(inputs.ROOT / f"stages/{stage}.py", inputs.ROOT):
+        for function in ast.walk(ast.parse((inputs.ROOT / file).read_text(encoding="utf-8"))):
+            for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+                if isinstance(node, ast.Import):
+                    named |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    named.add(node.module or "")
+    lazy = sorted({name.split(".")[0] for name in named} & set(HEAVY))
+    report = f"print(*[name for name in {HEAVY} if name in sys.modules])"
+    program = "\n".join(["import sys", imports_of(stage), report, *(f"import {name}" for name in lazy), report])
+    first, both = (line.split() for line in run([sys.executable, "-c", program]).split("\n")[:2])
+    return first, [name for name in both if name not in first]
+
+
+def run(command: list[str], *, code: int = 0) -> str:
+    """Run a command in the repository's root and return what it printed.
+
+    Raises:
+        BenchmarkError: it ended with another exit code than expected.
+    """
+    done = subprocess.run(command, cwd=inputs.ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != code:
+        last = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise BenchmarkError(f"{' '.join(command)[:200]} ended with exit code {done.returncode}: {last[-1]}")
+    return done.stdout
