@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline import device, optim, training
+from pipeline import device, training
 from pipeline.dataset import Dataset, Split
-from pipeline.loader import TrainLoader
 from pipeline.params import Params
-from pipeline.stepping import WARM_UP_STEPS, Stepper, train_step
+from pipeline.stepping import WARM_UP_STEPS, train_step
 
 WORKERS = 2
 """Processes that load images in the conventional loop."""
@@ -32,8 +31,8 @@ def ours(params: Params, data: Dataset, *, allocator: bool = True) -> Epoch:
     Args:
         allocator: False: without the setting that lets the C library keep freed memory.
     """
-    step = _stepper(params, data, allocator=allocator)
-    average = training.MovingAverage(step.model, params.train.ema) if params.train.ema else None
+    with contextlib.nullcontext() if allocator else mock.patch.object(device, "_keep_freed_memory"):
+        step, average = training.set_up(params.model, params.augment, params.train, data)
     epochs = itertools.cycle(range(params.train.epochs))
 
     def epoch() -> float:
@@ -49,7 +48,7 @@ def bare_step(params: Params, data: Dataset) -> Epoch:
     Nothing else: no loading, no augmentation, no learning rate, no count of right answers. On a GPU it is recorded
     and replayed as this project's steps are.
     """
-    step = _stepper(params, data)
+    step, _ = training.set_up(params.model, params.augment, params.train, data)
     place, size = step.loader.device, params.train.batch_size
     random = torch.Generator().manual_seed(params.train.seed)
     images = torch.randint(256, (size, *data["train"].images.shape[1:]), dtype=torch.uint8, generator=random)
@@ -136,22 +135,3 @@ class PilImages(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(Image.fromarray(self.split.images[index])), int(self.split.labels[index])
-
-
-def _stepper(params: Params, data: Dataset, *, allocator: bool = True) -> Stepper:
-    """Prepare this process and a training as `training.train` does."""
-    place = device.choose(params.train.device)
-    setting = contextlib.nullcontext() if allocator else mock.patch.object(device, "_keep_freed_memory")
-    with setting:
-        device.prepare(place, deterministic=params.train.deterministic)
-    model = training.initial_model(params.model, params.train, data, place)
-    loader = TrainLoader(
-        data["train"],
-        params.augment,
-        batch_size=params.train.batch_size,
-        seed=params.train.seed,
-        device=place,
-        mean=data.metadata.mean,
-        hardest=params.train.hardest,
-    )
-    return Stepper(model, optim.build(params.train, model), loader, params.train)

@@ -1,5 +1,6 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimisers, learning-rate schedules, and the moving average of weights."""
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -191,3 +192,28 @@ def _descend(parameters: list[Tensor], updates: list[Tensor], lr: float | Tensor
         torch._foreach_sub_(parameters, torch._foreach_mul(updates, lr))
     else:
         torch._foreach_add_(parameters, updates, alpha=-lr)
+
+
+class MovingAverage:
+    """A copy of the network whose weights and statistics follow it: average = decay * average + (1 - decay) * new."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = copy.deepcopy(model), decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, *, first: bool) -> None:
+        """Follow one step; the first copies, so that the initial weights leave no trace."""
+        for mine, new in zip(self._tensors(self.model), self._tensors(model), strict=True):
+            if first:
+                torch._foreach_copy_(mine, new)
+            elif mine[0].is_floating_point():
+                torch._foreach_lerp_(mine, new, 1 - self.decay)
+            else:
+                torch._foreach_copy_(mine, new)  # batch norm's counter of batches
+
+    @staticmethod
+    def _tensors(model: nn.Module) -> list[list[Tensor]]:
+        """Return a network's parameters and buffers, those of one dtype together."""
+        tensors = [*model.parameters(), *model.buffers()]
+        dtypes = dict.fromkeys(tensor.dtype for tensor in tensors)
+        return [[tensor.detach() for tensor in tensors if tensor.dtype == dtype] for dtype in dtypes]

@@ -20,7 +20,7 @@ WARM_UP_STEPS = 3
 WORTH_COMPILING = 2e16
 """Floating-point operations of a training from which compiling saves more than the minute it takes, on a GPU."""
 
-Step = Callable[[Tensor], tuple[Tensor, Tensor]]
+StepFunction = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From indices (B,) of training images to mean loss and number of right answers, scalars on the device."""
 
 
@@ -133,7 +133,7 @@ def worth_compiling(model: nn.Module, loader: TrainLoader, params: TrainParams) 
 class _Graphs:
     """CUDA graphs of one function of indices, one for each kind of call; they share a memory pool."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: StepFunction) -> None:
         self.step = step
         self.pool = torch.cuda.graph_pool_handle()
         self.recorded: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, Tensor]]] = {}

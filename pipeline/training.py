@@ -1,6 +1,5 @@
 """Training: one visible loop; what a step does is in stepping.py."""
 
-import copy
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pipeline.dataset import Dataset, Split
 from pipeline.errors import TrainingError
 from pipeline.loader import TrainLoader, batches
 from pipeline.models.speednet import Speednet
+from pipeline.optim import MovingAverage
 from pipeline.params import AugmentParams, ModelParams, TrainParams, architecture
 from pipeline.stepping import Stepper
 
@@ -90,7 +90,7 @@ def train(
 
     Args:
         state: where to go on from, if there is something, and what to keep up to date.
-        on_step: called at most twice a second, and at the end of each epoch.
+        on_step: called at most once a second, and at the end of each epoch.
         listeners: called after each epoch; also for epochs restored from `state`.
 
     Returns:
@@ -99,12 +99,42 @@ def train(
     Raises:
         TrainingError: the loss is not finite; what `state` holds is from before that epoch.
     """
+    step, average = set_up(model_params, augment_params, params, data)
+    loader = step.loader
+    modules = {"model": step.model} | ({"average": average.model} if average else {})
+    tensors = {"losses": loader.losses}
+    saved = state.restore(modules, step.optimizer, tensors)
+    progress = Progress(**saved) if saved else Progress()
+    for row, listener in itertools.product(progress.history, listeners):
+        listener(row)
+
+    chosen = average.model if average else step.model
+    for epoch in range(len(progress.history), params.epochs):
+        started, prepared = time.perf_counter(), step.preparation_seconds
+        row = train_epoch(step, average, epoch, on_step)
+        ended = time.perf_counter()
+        val_loss, val_accuracy = validate(chosen, data["val"], loader.device, step.precision)
+        progress.history.append(row | {"val/loss": val_loss, "val/accuracy": val_accuracy})
+        progress.images += loader.count(epoch)
+        preparation = step.preparation_seconds - prepared
+        progress.preparation_seconds += preparation
+        progress.seconds += ended - started - preparation
+        progress.val_seconds += time.perf_counter() - ended
+        if state.due():
+            state.save(modules, step.optimizer, vars(progress), tensors)
+        for listener in listeners:
+            listener(progress.history[-1])
+    return Result(chosen.eval(), progress)
+
+
+def set_up(
+    model_params: ModelParams, augment_params: AugmentParams, params: TrainParams, data: Dataset
+) -> tuple[Stepper, MovingAverage | None]:
+    """Return all that a training consists of, before its first step, on the device of `train.device`."""
     place = device.choose(params.device)
     device.prepare(place, deterministic=params.deterministic)
     model = initial_model(model_params, params, data, place)
     average = MovingAverage(model, params.ema) if params.ema else None
-    optimizer = optim.build(params, model)
-    modules = {"model": model} | ({"average": average.model} if average else {})
     loader = TrainLoader(
         data["train"],
         augment_params,
@@ -114,34 +144,11 @@ def train(
         mean=data.metadata.mean,
         hardest=params.hardest,
     )
-    tensors = {"losses": loader.losses}
-    saved = state.restore(modules, optimizer, tensors)
-    progress = Progress(**saved) if saved else Progress()
-    for row, listener in itertools.product(progress.history, listeners):
-        listener(row)
-
-    step = Stepper(model, optimizer, loader, params)
-    chosen = average.model if average else model
-    for epoch in range(len(progress.history), params.epochs):
-        started, prepared = time.perf_counter(), step.preparation_seconds
-        row = train_epoch(step, average, epoch, on_step)
-        ended = time.perf_counter()
-        val_loss, val_accuracy = validate(chosen, data["val"], place, step.precision)
-        progress.history.append(row | {"val/loss": val_loss, "val/accuracy": val_accuracy})
-        progress.images += loader.count(epoch)
-        preparation = step.preparation_seconds - prepared
-        progress.preparation_seconds += preparation
-        progress.seconds += ended - started - preparation
-        progress.val_seconds += time.perf_counter() - ended
-        if state.due():
-            state.save(modules, optimizer, vars(progress), tensors)
-        for listener in listeners:
-            listener(progress.history[-1])
-    return Result(chosen.eval(), progress)
+    return Stepper(model, optim.build(params, model), loader, params), average
 
 
 def train_epoch(
-    step: Stepper, average: "MovingAverage | None", epoch: int, on_step: Callable[[Step], None] = lambda _: None
+    step: Stepper, average: MovingAverage | None, epoch: int, on_step: Callable[[Step], None] = lambda _: None
 ) -> Row:
     """Train for one epoch (counted from 0).
 
@@ -282,28 +289,3 @@ class Meter:
     @property
     def images_per_second(self) -> float:
         return sum(self.sizes) / (time.perf_counter() - self.started)
-
-
-class MovingAverage:
-    """A copy of the network whose weights and statistics follow it: average = decay * average + (1 - decay) * new."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = copy.deepcopy(model), decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, *, first: bool) -> None:
-        """Follow one step; the first copies, so that the initial weights leave no trace."""
-        for mine, new in zip(self._tensors(self.model), self._tensors(model), strict=True):
-            if first:
-                torch._foreach_copy_(mine, new)
-            elif mine[0].is_floating_point():
-                torch._foreach_lerp_(mine, new, 1 - self.decay)
-            else:
-                torch._foreach_copy_(mine, new)  # batch norm's counter of batches
-
-    @staticmethod
-    def _tensors(model: nn.Module) -> list[list[Tensor]]:
-        """Return a network's parameters and buffers, those of one dtype together."""
-        tensors = [*model.parameters(), *model.buffers()]
-        dtypes = dict.fromkeys(tensor.dtype for tensor in tensors)
-        return [[tensor.detach() for tensor in tensors if tensor.dtype == dtype] for dtype in dtypes]

@@ -19,8 +19,7 @@ def main(
     checkpoints: stage.PathOption,
 ) -> None:
     settings = load(params)
-    import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
-
+    # torch takes seconds to import, and a mistake in params.yaml is to be reported at once
     from pipeline import checkpoint, device, epoch_reports, gpu_lock, training
     from pipeline.progress import TrainingDisplay
 
@@ -46,8 +45,7 @@ def main(
         )
 
         checkpoint.save_model(out, result.model, settings.model, splits.metadata)
-        with files.atomic(history) as temporary:
-            pd.DataFrame(result.history).to_csv(temporary, index=False, lineterminator="\n")
+        files.write_csv(history, result.history)
         files.write_json(metrics, training.summary(result))
         measured |= {f"train/{key}": value for key, value in machine.items()}
         measured |= {f"train/{package}": version(package) for package in ("dvc", "mlflow")}

@@ -3,6 +3,7 @@
 import os
 import stat
 
+import pandas as pd
 import pytest
 
 from pipeline import files
@@ -101,3 +102,11 @@ def test_hash_of_several_files_knows_names_and_bytes_but_neither_order_nor_place
     }
     digests = {files.sha256_all(tree(name, contents), root=tmp_path / name) for name, contents in others.items()}
     assert len(digests | {digest}) == 5
+
+
+def test_csv_has_a_line_for_each_row_and_gives_the_same_numbers_back(tmp_path):
+    """To the last digit."""
+    rows = [{"epoch": 1, "train/loss": 0.1 + 0.2}, {"epoch": 2, "train/loss": 1e-17}]
+    files.write_csv(tmp_path / "history.csv", rows)
+    assert (tmp_path / "history.csv").read_bytes() == b"epoch,train/loss\n1,0.30000000000000004\n2,1e-17\n"
+    assert pd.read_csv(tmp_path / "history.csv", float_precision="round_trip").to_dict("records") == rows
