@@ -76,7 +76,7 @@ def test_the_peer_learns(archive, cpu):
         speedrun.train_peer(Recipe((8, 16, 16), epochs=8, batch_size=100), data, cpu, 0, lambda _: None)
         for _ in range(2)
     ]
-    assert outcomes[0].accuracy == outcomes[1].accuracy > 0.3
+    assert outcomes[0].accuracy == outcomes[1].accuracy > 0.2
     assert outcomes[0].seconds > 0
 
 
