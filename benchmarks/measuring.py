@@ -106,7 +106,7 @@ def machine(place: torch.device) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(terse=True),
         "commit": _commit(),
-        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *map(_told, sys.argv[1:])]),
     }
 
 
@@ -121,6 +121,11 @@ def report(results: Mapping[str, Any], place: torch.device, path: Path | None) -
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"machine": about, **results}, indent=1) + "\n")
         print(f"written: {path}")
+
+
+def _told(argument: str) -> str:
+    """Return a word of a command as others can use it: where this machine keeps a file is nobody's business."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _commit() -> str:
