@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,7 +150,8 @@ def benchmark(environment, tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
         found = json.loads(out.read_text())
         machine = found.pop("machine")
-        assert (machine["device"], machine["command"]) == ("cpu", " ".join(command[1:]).replace("-m", "python -m", 1))
+        told = ["python", *(Path(word).name if Path(word).is_absolute() else word for word in command[1:])]
+        assert (machine["device"], machine["command"]) == ("cpu", " ".join(told))  # files by their names only
         assert all(math.isfinite(number) and number > 0 for number in numbers(found))
         return done.stdout, found
 
