@@ -22,7 +22,7 @@ from pipeline.tuning.study import Plan, Study
 from tests.clone import Clone
 
 # Long enough to be interrupted or given up before it ends, whatever the machine.
-EPOCHS = 100
+EPOCHS = 300
 # What a network this small learns something from, and nothing at a rate of 1e-9.
 LEARNING = {
     "data.shapes10.train_images": 2000,
