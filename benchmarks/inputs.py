@@ -31,13 +31,7 @@ def read_tree(path: Path, changes: Mapping[str, Any]) -> Any:
     """Read a valid params.yaml and set some of its values, unchecked: `{"train.lr": 0.1}`."""
     tree = parameters.read(path)
     parameters.validate(tree, str(path))
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        section = tree
-        for name in sections:
-            section = section[name]
-        section[last] = value
-    return tree
+    return parameters.changed(tree, changes)
 
 
 def load_params(path: Path, changes: Mapping[str, Any]) -> Params:

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,19 @@ def report(results: Mapping[str, Any], place: torch.device, path: Path | None) -
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"machine": about, **results}, indent=1) + "\n")
         print(f"written: {path}")
+
+
+def run(folder: Path, command: Sequence[str], *, environment: Mapping[str, str] | None = None, code: int = 0) -> str:
+    """Run a command in a folder and return what it printed.
+
+    Raises:
+        BenchmarkError: it ended with another exit code than expected.
+    """
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != code:
+        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise BenchmarkError(f"{' '.join(command)[:200]} in {folder} ended with exit code {done.returncode}: {last}")
+    return done.stdout
 
 
 def _told(argument: str) -> str:

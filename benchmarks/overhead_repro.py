@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -115,22 +114,6 @@ def dvc(repository: Path, *arguments: str) -> str:
 
 
 def run(folder: Path, *command: str) -> str:
-    """Run a command in a folder, away from the user's DVC and MLflow, and return what it said.
-
-    Raises:
-        BenchmarkError: it failed.
-    """
+    """Run a command in a folder, away from the user's DVC and MLflow, and return what it printed."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=kept | {"PATH": search_path()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = done.stdout.strip().splitlines() or ["it said nothing"]
-        raise BenchmarkError(f"{' '.join(command)} in {folder} ended with exit code {done.returncode}: {last[-1]}")
-    return done.stdout
+    return measuring.run(folder, command, environment=kept | {"PATH": search_path()})

@@ -1,7 +1,6 @@
 """How long a stage takes before it works: its imports, and how soon it tells of a mistake in params.yaml."""
 
 import ast
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Any
 import torch
 
 from benchmarks import inputs, measuring
-from benchmarks.measuring import BenchmarkError
 from pipeline import imports, params
 
 HEAVY = ("torch", "mlflow", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "sklearn")
@@ -77,13 +75,5 @@ def heavy_imports(stage: str) -> tuple[list[str], list[str]]:
 
 
 def run(command: list[str], *, code: int = 0) -> str:
-    """Run a command in the repository's root and return what it printed.
-
-    Raises:
-        BenchmarkError: it ended with another exit code than expected.
-    """
-    done = subprocess.run(command, cwd=inputs.ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != code:
-        last = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise BenchmarkError(f"{' '.join(command)[:200]} ended with exit code {done.returncode}: {last[-1]}")
-    return done.stdout
+    """Run a command in the repository's root and return what it printed."""
+    return measuring.run(inputs.ROOT, command, code=code)

@@ -18,13 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import growth, measuring, roofline, scaling_figures, trainings
+from benchmarks import growth, inputs, measuring, roofline, scaling_figures, trainings
 from benchmarks.growth import Growth, Memory
 from benchmarks.roofline import Floor, Peaks, Step
 from pipeline import device, params, stage
 from pipeline.errors import PipelineError
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 STEP_IMAGES = 2000
 """Of the training in which the step is timed."""
 MEMORY = ("batch", "width")
@@ -61,7 +60,7 @@ def main(
     if from_json:
         result = read(from_json)
     else:
-        place = device.choose(wanted)
+        place = measuring.choose(wanted)
         settings = {"arch": arch, "repeats": repeats, "images": images, "sizes": sizes}
         result = measure(settings, place, console)
     show(result, console)
@@ -92,7 +91,7 @@ def measure(settings: Mapping[str, Any], place: torch.device, console: Console) 
     Args:
         settings: "arch", "repeats", "images" (a factor) and "sizes", as in `main`.
     """
-    base, repeats, scale = params.load(PARAMS), settings["repeats"], settings["images"]
+    base, repeats, scale = params.load(inputs.ROOT / "params.yaml"), settings["repeats"], settings["images"]
     device.prepare(place, deterministic=base.train.deterministic)
     quantities = trainings.quantities(base, settings["arch"], scale, settings["sizes"])
     total = sum(growth.trainings(quantity, repeats) for quantity in quantities.values())

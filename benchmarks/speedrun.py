@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +23,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import airbench_muon, airbench_package, measuring
+from benchmarks import airbench_muon, airbench_package, inputs, measuring
 from benchmarks.airbench_muon import Outcome, Recipe
 from pipeline import cifar10, dataset, device, files, inference, presets, stage, training
 from pipeline.checkpoint import TrainingState
 from pipeline.errors import PresetError
-
-PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 PEERS = {
     "fast": Recipe(widths=(32, 64, 128), epochs=4, batch_size=1000, lr=0.17),
@@ -58,7 +57,7 @@ def main(
     for name in names:
         if name not in PEERS:
             raise PresetError(f"--preset: found {name}, expected one of {', '.join(PEERS)}")
-    place = device.choose(device_name)
+    place = measuring.choose(device_name)
     if package:
         airbench_package.require(place)
     images = read(archive)
@@ -79,12 +78,12 @@ def main(
 def _run(name: str, images: dataset.Dataset, place: torch.device, runs: int) -> Sides:
     """Train both sides with each seed, turn by turn; a short warm-up comes before the first, on a GPU."""
     sides = Sides([], [])
-    ours: Callable[..., Outcome] = lambda seed, tell: train_ours(name, images, place, seed, tell)  # noqa: E731
-    peer: Callable[..., Outcome] = lambda seed, tell: train_peer(PEERS[name], images, place, seed, tell)  # noqa: E731
+    ours = partial(train_ours, name, images, place)
+    peer = partial(train_peer, PEERS[name], images, place)
     with _progress() as bar:
         if place.type == "cuda":
-            train_peer(PEERS[name], images, place, 0, bar("warm-up, peer"))
-            train_ours(name, images, place, 0, bar("warm-up, ours"))
+            peer(0, bar("warm-up, peer"))
+            ours(0, bar("warm-up, ours"))
         for seed in range(runs):
             order = [(sides.ours, ours, "ours"), (sides.peer, peer, "peer")]
             for found, side, label in order if seed % 2 == 0 else reversed(order):
@@ -95,7 +94,7 @@ def _run(name: str, images: dataset.Dataset, place: torch.device, runs: int) -> 
 def train_ours(
     name: str, images: dataset.Dataset, place: torch.device, seed: int, tell: Callable[[float], None]
 ) -> Outcome:
-    params = presets.find(name).applied(PARAMS)
+    params = presets.find(name).applied(inputs.ROOT / "params.yaml")
     train = params.train.model_copy(update={"seed": seed, "device": str(place)})
     started = time.perf_counter()
     training.initial_model(params.model, train, images, place)  # once more: the training does not time its own
@@ -111,16 +110,8 @@ def train_ours(
             on_step=lambda step: tell(step.done),
         )
     test, options = images["test"], params.evaluate
-    arguments = {"batch_size": options.batch_size, "place": place}
-    probs = inference.predict(result.model, test, **arguments)  # type: ignore[arg-type]
-    averaged = inference.predict_views(
-        result.model,
-        test,
-        probs,
-        tta=options.tta,
-        share=options.tta_share,
-        **arguments,  # type: ignore[arg-type]
-    )
+    probs = inference.predict(result.model, test, batch_size=options.batch_size, place=place)
+    averaged = inference.predict_views(result.model, test, probs, options, place)
     return Outcome(first_layer + result.progress.seconds, float((averaged.argmax(1) == test.labels).mean()))
 
 

@@ -7,12 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import augment, optim, training
+from pipeline import training
 from pipeline.dataset import Dataset, Metadata, Split
-from pipeline.errors import TrainingError
-from pipeline.loader import TrainLoader
 from pipeline.params import CLASSES, IMAGE_SIDE, AugmentParams, ModelParams, Params, TrainParams
-from pipeline.stepping import Stepper
 
 WIDTHS = (32, 64, 128)
 """Channels at width 1; a resnet's are those of params.yaml."""
@@ -64,20 +61,9 @@ class Training:
     """
 
     def __init__(self, case: Case, place: torch.device) -> None:
-        self.params = case.train
-        data = noise(case.images)
-        self.model = case.network(place)
-        self.optimizer = optim.build(case.train, self.model)
-        self.loader = TrainLoader(
-            data["train"],
-            case.augment,
-            batch_size=case.train.batch_size,
-            seed=case.train.seed,
-            device=place,
-            mean=data.metadata.mean,
-        )
-        self.step = Stepper(self.model, self.optimizer, self.loader, case.train)
-        self.steps = self.loader.steps_before(case.train.epochs)
+        self.params = case.train.model_copy(update={"device": str(place)})
+        self.step, _ = training.set_up(case.model, case.augment, self.params, noise(case.images))
+        self.steps = self.step.loader.steps_before(self.params.epochs)
 
     def prepare(self) -> None:
         """Train until a GPU's steps are recorded; a processor has nothing to record."""
@@ -92,18 +78,8 @@ class Training:
         Raises:
             TrainingError: the loss is not finite, so that nothing measured here is like a training.
         """
-        self.model.train()
         for epoch in range(self.params.epochs):
-            first = self.loader.steps_before(epoch)
-            meter = training.Meter(self.loader.steps(epoch), self.loader.device)
-            torch.manual_seed(augment.generator(self.params.seed, epoch, "dropout").initial_seed())
-            batches = self.loader.begin(epoch, training.resolution(self.params, epoch))
-            for number, indices in enumerate(batches, start=first):
-                optim.set_rate(self.optimizer, optim.schedule(self.params, number, self.steps))
-                meter.add(*self.step(indices), len(indices))
-            loss, _, _ = meter.read()
-            if not np.isfinite(loss):
-                raise TrainingError(f"the loss is {loss} in epoch {epoch + 1}; expected a finite number")
+            training.train_epoch(self.step, None, epoch)
 
 
 def base(params: Params, arch: str, images: int, *, width: float = 1, **changes: object) -> Case:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation import Reliability
 
-# Okabe & Ito's palette: distinct for all common kinds of colour vision, and by lightness in print.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
+# Okabe & Ito's palette: distinct for all common kinds of colour vision, and by lightness in print; without its yellow,
+# which is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BLUE, ORANGE = COLOURS[:2]
+GREY = "#555555"
 PALE = "#9CC9E3"  # a tint of BLUE
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -38,7 +41,7 @@ STYLE: dict[Any, Any] = {
 
 def training_curves(path: Path, history: "pd.DataFrame") -> None:
     """Draw loss and accuracy of train and val, and the learning rate, over the epochs of a history.csv."""
-    with _figure(path, (10, 3.2)) as figure:
+    with saved(path, (10, 3.2)) as figure:
         loss, accuracy, rate = figure.subplots(1, 3)
         for axes, name, title in ((loss, "loss", "Loss (cross-entropy, nats)"), (accuracy, "accuracy", "Accuracy")):
             for split, colour, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
@@ -64,7 +67,7 @@ def training_curves(path: Path, history: "pd.DataFrame") -> None:
 def confusion_matrix(path: Path, matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
     """Draw which classes are taken for which; (C, C) counts, row the true class."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    with _figure(path, (6.4, 5.8)) as figure:
+    with saved(path, (6.4, 5.8)) as figure:
         axes = figure.subplots()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(*matrix.shape):
@@ -84,7 +87,7 @@ def reliability_diagram(path: Path, bins: "Reliability", error: float) -> None:
     width = np.diff(bins.edges)
     centres = bins.edges[:-1] + width / 2
     filled = bins.counts > 0
-    with _figure(path, (4.8, 5)) as figure:
+    with saved(path, (4.8, 5)) as figure:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         top.plot((0, 1), (0, 1), color=GREY, ls="--", lw=1, label="perfectly calibrated")
         # Pale, so that the diagonal shows in front of the bars.
@@ -114,7 +117,7 @@ def mistakes(
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-probs[wrong, predicted[wrong]], kind="stable")][:32]
     rows = max(1, -(-len(worst) // 8))
-    with _figure(path, (9, 1.5 * rows + 0.4)) as figure:
+    with saved(path, (9, 1.5 * rows + 0.4)) as figure:
         panels = figure.subplots(rows, 8, squeeze=False)
         for axes, index in zip(panels.flat, worst, strict=False):
             axes.imshow(images[index], interpolation="nearest")
@@ -140,7 +143,7 @@ def augmentations(
         seed: of the training that is shown.
     """
     rows, columns = epochs.shape[:2]
-    with _figure(path, (columns + 1.6, rows * 0.96 + 0.6)) as figure:
+    with saved(path, (columns + 1.6, rows * 0.96 + 0.6)) as figure:
         panels = figure.subplots(rows, columns + 1, gridspec_kw={"hspace": 0.06, "wspace": 0.06})
         for row in range(rows):
             for column, image in enumerate((originals[row], *epochs[row])):
@@ -156,7 +159,7 @@ def augmentations(
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
+def saved(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     """Yield a figure to draw on and write it as a PNG that is the same, byte for byte, for the same content."""
     with styled(size) as figure:
         yield figure

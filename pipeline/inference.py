@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline import augment, device
 from pipeline.dataset import Split
 from pipeline.loader import batches
+from pipeline.params import EvaluateParams
 
 Probs = npt.NDArray[np.float32]
 """(N, classes) probabilities."""
@@ -36,22 +37,22 @@ def predict(model: nn.Module, split: Split, *, batch_size: int, place: torch.dev
     return torch.cat(out).numpy()
 
 
-def predict_views(
-    model: nn.Module, split: Split, probs: Probs, *, tta: str, share: float, batch_size: int, place: torch.device
-) -> Probs:
+def predict_views(model: nn.Module, split: Split, probs: Probs, options: EvaluateParams, place: torch.device) -> Probs:
     """Return (N, classes) probabilities averaged over the views of each image: test-time augmentation.
 
     Args:
         probs: those of the plain view.
-        tta: a name in `VIEWS`.
-        share: of the images, the least confident ones, which are looked at in all views; the others, of whose class
-            further views hardly ever change anything, keep `probs`.
+        options: `tta`, a name in `VIEWS`; `tta_share` of the images, the least confident ones, are looked at in all
+            views. The others, of whose class further views hardly ever change anything, keep `probs`.
     """
-    chosen = np.sort(np.argsort(probs.max(1), kind="stable")[: math.ceil(share * len(split))])
+    chosen = np.sort(np.argsort(probs.max(1), kind="stable")[: math.ceil(options.tta_share * len(split))])
     part = Split(split.images[chosen], split.labels[chosen])
     mean = np.zeros_like(probs[chosen])
-    for view, weight in VIEWS[tta].items():
-        found = probs[chosen] if view == PLAIN else predict(model, part, batch_size=batch_size, place=place, view=view)
+    for view, weight in VIEWS[options.tta].items():
+        if view == PLAIN:
+            found = probs[chosen]
+        else:
+            found = predict(model, part, batch_size=options.batch_size, place=place, view=view)
         mean += np.float32(weight) * found
     result = probs.copy()
     result[chosen] = mean

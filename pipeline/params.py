@@ -1,5 +1,6 @@
 """params.yaml as frozen, validated models. Imports neither torch nor mlflow: a mistake is reported at once."""
 
+import copy
 import difflib
 import json
 import math
@@ -314,6 +315,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def changed(tree: Any, values: Mapping[str, Any]) -> Any:
+    """Return a copy of what params.yaml holds with some values changed, named as by `flatten`: `{"train.lr": 0.1}`."""
+    result = copy.deepcopy(tree)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = result
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    return result
 
 
 def _is_section(annotation: Any) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PresetError
-from pipeline.params import Params, flatten, read, validate
+from pipeline.params import Params, changed, flatten, read, validate
 
 FOLDER = Path(__file__).parents[1] / "presets"
 
@@ -36,7 +36,7 @@ class Preset:
         Raises:
             ParamsError: the result has mistakes.
         """
-        return validate(_merged(read(path), self.values), f"{path} with preset {self.name}")
+        return validate(changed(read(path), dict(flatten(self.values))), f"{path} with preset {self.name}")
 
 
 def every() -> list[Preset]:
@@ -59,13 +59,6 @@ def find(name: str) -> Preset:
 def _load(path: Path) -> Preset:
     first = path.read_text().splitlines()[0]
     return Preset(path.stem.split("-", 1)[1], first.removeprefix("#").strip(), read(path))
-
-
-def _merged(base: Any, changes: dict[str, Any]) -> Any:
-    return base | {
-        key: _merged(base[key], value) if isinstance(value, dict) and key in base else value
-        for key, value in changes.items()
-    }
 
 
 def _text(value: Any) -> str:

@@ -13,10 +13,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from pipeline import statistics
-from pipeline.figures import GREY, styled
+from pipeline.figures import COLOURS, GREY, styled
 
-# Okabe & Ito's palette without its yellow, which is too pale for lines; repeated with other dashes.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
 MOST_LINES = len(COLOURS) * len(DASHES)
 SIZE = (4.6, 3.4)

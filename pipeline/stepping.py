@@ -60,15 +60,13 @@ class Stepper:
         kind = (len(indices), self.loader.side)
         self.seen[kind] = self.seen.get(kind, 0) + 1
         if self.seen[kind] <= self.warm_up + (self.graphs is not None):
-            return self._prepare(indices, record=self.graphs is not None and self.seen[kind] > self.warm_up)
+            return self._prepare(kind, indices)
         return self.graphs.replay(kind, indices) if self.graphs else self._step(indices)
 
-    def _prepare(self, indices: Tensor, *, record: bool) -> tuple[Tensor, Tensor]:
+    def _prepare(self, kind: tuple[int, int], indices: Tensor) -> tuple[Tensor, Tensor]:
         device.synchronize(self.loader.device)
         started = time.perf_counter()
-        if record:
-            assert self.graphs is not None
-            kind = (len(indices), self.loader.side)
+        if self.graphs and self.seen[kind] > self.warm_up:
             self.graphs.record(kind, indices)
             result = self.graphs.replay(kind, indices)
         else:

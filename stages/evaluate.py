@@ -29,15 +29,7 @@ def main(
         probs = inference.predict(saved.model, test, batch_size=options.batch_size, place=place)
         result = evaluation.metrics(probs, test.labels, classes, bins=options.calibration_bins)
         if options.tta != "none":
-            averaged = inference.predict_views(
-                saved.model,
-                test,
-                probs,
-                tta=options.tta,
-                share=options.tta_share,
-                batch_size=options.batch_size,
-                place=place,
-            )
+            averaged = inference.predict_views(saved.model, test, probs, options, place)
             result["test/accuracy_tta"] = evaluation.accuracy(averaged, test.labels)
         files.write_json(metrics, {"test/data": saved.metadata.name, **result})
         with files.atomic(predictions) as temporary:

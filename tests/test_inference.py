@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline import inference
 from pipeline.dataset import Split
+from pipeline.params import EvaluateParams
 
 
 class Lopsided(nn.Module):
@@ -44,12 +45,16 @@ def test_no_image_is_dropped_and_the_order_is_kept(test_split, cpu, batch_size):
     assert np.allclose(found.sum(1), 1, atol=1e-6)
 
 
+def options(tta: str, *, share: float = 1.0) -> EvaluateParams:
+    return EvaluateParams(batch_size=10, tta=tta, tta_share=share, calibration_bins=10)
+
+
 def test_flip_is_the_mean_over_both_views(test_split, cpu):
     """Of probabilities, not of logits."""
     model = Lopsided()
     views = [direct(model, images) for images in (test_split.images, test_split.images[:, :, ::-1])]
     plain = inference.predict(model, test_split, batch_size=10, place=cpu)
-    found = inference.predict_views(model, test_split, plain, tta="flip", share=1.0, batch_size=10, place=cpu)
+    found = inference.predict_views(model, test_split, plain, options("flip"), cpu)
     assert np.abs(views[0] - views[1]).max() > 0.1
     assert np.allclose(found, (views[0] + views[1]) / 2, atol=1e-6)
 
@@ -65,7 +70,7 @@ def test_six_views_are_the_weighted_mean_over_both_sides_and_three_places(test_s
         0.125 * direct(model, np.ascontiguousarray(view[:, :, ::side])) for view in moved for side in (1, -1)
     )
     plain = inference.predict(model, test_split, batch_size=10, place=cpu)
-    found = inference.predict_views(model, test_split, plain, tta="six", share=1.0, batch_size=10, place=cpu)
+    found = inference.predict_views(model, test_split, plain, options("six"), cpu)
     assert np.allclose(found, expected, atol=1e-6)
 
 
@@ -73,9 +78,8 @@ def test_only_the_least_confident_share_is_looked_at_again(test_split, cpu):
     """The others keep their probabilities to the bit."""
     model = Lopsided()
     plain = inference.predict(model, test_split, batch_size=10, place=cpu)
-    arguments = {"tta": "flip", "batch_size": 10, "place": cpu}
-    everything = inference.predict_views(model, test_split, plain, share=1.0, **arguments)
-    quarter = inference.predict_views(model, test_split, plain, share=0.25, **arguments)
+    everything = inference.predict_views(model, test_split, plain, options("flip"), cpu)
+    quarter = inference.predict_views(model, test_split, plain, options("flip", share=0.25), cpu)
     unsure = np.argsort(plain.max(1), kind="stable")[: -(-len(plain) // 4)]
     assert np.allclose(quarter[unsure], everything[unsure], atol=1e-6)
     sure = np.setdiff1d(np.arange(len(plain)), unsure)

@@ -1,12 +1,13 @@
 """params.yaml: every mistake is named in a line, at once, before anything heavy is imported."""
 
+import copy
 import subprocess
 import sys
 
 import pytest
 
 from pipeline.errors import ParamsError
-from pipeline.params import load
+from pipeline.params import changed, load, read
 from tests.conftest import write_params
 from tests.paths import ROOT
 
@@ -141,6 +142,17 @@ def test_every_stage_reports_a_mistake_before_it_imports_torch(tmp_path, stage, 
         line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
     }
     assert not imported & {"torch", "mlflow", "onnx"}
+
+
+def test_values_are_put_into_a_copy():
+    """params.yaml's own values stay as they are."""
+    base = read(ROOT / "params.yaml")
+    before = copy.deepcopy(base)
+    tree = changed(base, {"train.lr": 0.123, "model.cnn.widths": [7]})
+    assert (tree["train"]["lr"], tree["model"]["cnn"]["widths"]) == (0.123, [7])
+    assert base == before
+    tree["train"]["lr"], tree["model"]["cnn"]["widths"] = before["train"]["lr"], before["model"]["cnn"]["widths"]
+    assert tree == before
 
 
 def _arguments(stage: str) -> dict[str, str]:

@@ -111,7 +111,7 @@ def test_what_is_timed_is_the_training_itself(defaults, tmp_path, cpu):
     data = Dataset(noise.metadata, {"train": noise["train"], "val": noise["train"]})
     whole = training.train(case.model, case.augment, case.train, data, TrainingState(tmp_path))
     assert timed.steps == 6
-    for mine, other in zip(timed.model.parameters(), whole.model.parameters(), strict=True):
+    for mine, other in zip(timed.step.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(mine, other)
 
 

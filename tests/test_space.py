@@ -1,7 +1,5 @@
 """The space of a search: every mistake in it is one line, every value in it one that params.yaml accepts."""
 
-import copy
-
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -102,13 +100,3 @@ def test_all_mistakes_are_told_at_once(read):
     with pytest.raises(TuningError) as caught:
         read("train.lrx: [1]\ntrain.lr: {low: 2, high: 1}\n")
     assert len(str(caught.value).splitlines()) == 2
-
-
-def test_values_are_put_into_a_copy(base):
-    """params.yaml's own values stay as they are."""
-    before = copy.deepcopy(base)
-    changed = space.changed(base, {"train.lr": 0.123, "model.cnn.widths": [7]})
-    assert (changed["train"]["lr"], changed["model"]["cnn"]["widths"]) == (0.123, [7])
-    assert base == before
-    changed["train"]["lr"], changed["model"]["cnn"]["widths"] = before["train"]["lr"], before["model"]["cnn"]["widths"]
-    assert changed == before

@@ -19,7 +19,6 @@ from pipeline.errors import ParamsError, PipelineError, TuningError
 from pipeline.experiments import Repository
 from pipeline.params import Params
 from pipeline.tracking.studies import StudyRun
-from pipeline.tuning import space
 from pipeline.tuning.experiment import POLL_SECONDS, Experiment
 from pipeline.tuning.study import Study
 
@@ -142,7 +141,7 @@ class Search:
         self.listener.started(name, values)
         base = self.study.base()
         try:
-            settings = params.validate(space.changed(base, values), "these parameters")
+            settings = params.validate(params.changed(base, values), "these parameters")
         except ParamsError as error:
             outcome = Outcome(TrialState.PRUNED, reason=str(error).splitlines()[0])
         else:

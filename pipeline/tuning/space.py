@@ -8,7 +8,6 @@ model.cnn.widths: [[32, 64], [32, 64, 128]]     # a choice may be a list
 ```
 """
 
-import copy
 import difflib
 import itertools
 from collections.abc import Iterator, Mapping
@@ -95,18 +94,6 @@ def read(path: Path, base: Any) -> Space:
     return Space(specs, spreads)
 
 
-def changed(base: Any, values: Mapping[str, Any]) -> Any:
-    """Return a copy of what params.yaml holds with some values changed: `{"train.lr": 0.1}`."""
-    tree = copy.deepcopy(base)
-    for key, value in values.items():
-        *sections, last = key.split(".")
-        section = tree
-        for name in sections:
-            section = section[name]
-        section[last] = value
-    return tree
-
-
 def _mistakes(key: str, spec: Any, known: Mapping[str, Any], base: Any) -> Iterator[str]:
     """Yield what is wrong with one parameter's entry."""
     if key not in known:
@@ -129,7 +116,7 @@ def _mistakes(key: str, spec: Any, known: Mapping[str, Any], base: Any) -> Itera
         return
     for value in candidates:
         try:
-            params.validate(changed(base, {key: value}), "", combinations=False)
+            params.validate(params.changed(base, {key: value}), "", combinations=False)
         except ParamsError as error:
             yield str(error).splitlines()[0].removeprefix(": ")
 

@@ -78,7 +78,7 @@ def preview(root: Path, file: Path, plan: Plan) -> None:
     while len(rows) < min(plan.trials, SHOWN) and (trial := ask(study, plan, searched)):
         note = ""
         try:
-            params.validate(space.changed(base, searched.values(trial.params)), "given up")
+            params.validate(params.changed(base, searched.values(trial.params)), "given up")
         except ParamsError as error:
             note = str(error).splitlines()[0]
         rows.append((plan.experiment(trial.number), *_cells(searched, trial.params), note))
