@@ -100,7 +100,7 @@ def read(path: Path, on_member: Callable[[str], None] = lambda _: None) -> Archi
     contents: dict[str, bytes] = {}
     wanted = {CLASS_NAMES, *TRAIN_BATCHES, TEST_BATCH}
     try:
-        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 name = _member_name(path, member)
                 if name in wanted:

@@ -54,7 +54,8 @@ def prepare(device: torch.device, *, deterministic: bool) -> None:
     With `deterministic`, an operation that has no reproducible implementation raises instead of running.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    # The same as use_deterministic_algorithms for all that is not compiled, without the second that its imports take.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # Filling fresh memory with NaN, as this mode does by default, only costs time: nothing here reads it unwritten.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic

@@ -1,5 +1,6 @@
 """Every picture, in one style: colours that colour-blind readers can tell apart, titles that say what is seen."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,14 +118,15 @@ def mistakes(
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-probs[wrong, predicted[wrong]], kind="stable")][:32]
     rows = max(1, -(-len(worst) // 8))
-    with saved(path, (9, 1.5 * rows + 0.4)) as figure:
-        panels = figure.subplots(rows, 8, squeeze=False)
-        for axes, index in zip(panels.flat, worst, strict=False):
-            axes.imshow(images[index], interpolation="nearest")
+    tiles = np.full((rows * 8, *images.shape[1:]), 255, np.uint8)
+    tiles[: len(worst)] = images[worst]
+    with saved(path, (9, 1.26 * rows + 0.3)) as figure:
+        axes = figure.subplots()
+        lefts, tops = _tile(axes, tiles.reshape(rows, 8, *images.shape[1:]), gap=(12, 16))
+        for index, (top, left) in zip(worst, itertools.product(tops, lefts), strict=False):
             text = f"{classes[predicted[index]]} {probs[index, predicted[index]]:.0%}\nis {classes[labels[index]]}"
-            axes.set_title(text, fontsize=7, loc="center")
-        for axes in panels.flat:
-            axes.axis("off")
+            axes.text(left, top - images.shape[1] / 2 - 2, text, fontsize=7, ha="center", va="bottom")
+        axes.axis("off")
         text = f"Wrong on {len(wrong) or 'none'} of {len(labels)} test images"
         text += f"; the {len(worst)} most confident" if len(worst) < len(wrong) else ""
         text += ": what the network says, what it is" if len(wrong) else ""
@@ -144,18 +146,38 @@ def augmentations(
     """
     rows, columns = epochs.shape[:2]
     with saved(path, (columns + 1.6, rows * 0.96 + 0.6)) as figure:
-        panels = figure.subplots(rows, columns + 1, gridspec_kw={"hspace": 0.06, "wspace": 0.06})
-        for row in range(rows):
-            for column, image in enumerate((originals[row], *epochs[row])):
-                axes: Axes = panels[row, column]
-                axes.imshow(image, interpolation="nearest")
-                axes.set_xticks([])
-                axes.set_yticks([])
-                axes.spines[:].set_visible(column == 0)
-                if row == 0:
-                    axes.set_title("on disk" if column == 0 else f"epoch {column}", loc="center", fontsize=8)
-            panels[row, 0].set_ylabel(names[row], rotation=0, ha="right", va="center", fontsize=8)
+        axes = figure.subplots()
+        lefts, tops = _tile(axes, np.concatenate([originals[:, None], epochs], axis=1), gap=(3, 3))
+        axes.xaxis.tick_top()
+        axes.set_xticks(lefts, ["on disk", *(f"epoch {number}" for number in range(1, columns + 1))], fontsize=8)
+        axes.set_yticks(tops, names, fontsize=8)
         figure.suptitle(f"What training is fed (train.seed {seed})", x=0.01, ha="left", fontsize=10)
+
+
+def _tile(axes: Axes, images: npt.NDArray[np.uint8], *, gap: tuple[int, int]) -> tuple[list[float], list[float]]:
+    """Draw a grid of images as one, which is ten times as fast as axes for each.
+
+    Args:
+        images: (rows, columns, H, W, 3) uint8.
+        gap: white pixels between them, across and down.
+
+    Returns:
+        Where the middles of the columns and rows are, in the units of the axes.
+    """
+    rows, columns, height, width, _ = images.shape
+    step = height + gap[1], width + gap[0]
+    canvas = np.full((rows * step[0] - gap[1], columns * step[1] - gap[0], 3), 255, np.uint8)
+    for row, column in np.ndindex(rows, columns):
+        top, left = row * step[0], column * step[1]
+        canvas[top : top + height, left : left + width] = images[row, column]
+    axes.imshow(canvas, interpolation="nearest")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return (
+        [column * step[1] + (width - 1) / 2 for column in range(columns)],
+        [row * step[0] + (height - 1) / 2 for row in range(rows)],
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline import device
 from pipeline.params import TrainParams
 
 
@@ -39,6 +40,7 @@ def build(params: TrainParams, model: nn.Module) -> torch.optim.Optimizer:
             momentum=params.momentum,
             weight_decay=params.weight_decay,
             steps=params.muon_steps,
+            precision=device.choose_precision(params.precision, trained[0].device),
         )
     elif params.optimizer == "adamw":
         optimizer = torch.optim.AdamW(
@@ -103,6 +105,7 @@ class Muon(torch.optim.Optimizer):
         momentum: of all three.
         weight_decay: of the hidden weights; each step scales them by 1 - lr * weight_decay.
         steps: Newton-Schulz iterations.
+        precision: "fp32" or "bf16", which they compute in.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         weight_decay: float,
         steps: int = 5,
+        precision: str = "fp32",
     ) -> None:
         groups = [
             {"params": list(hidden), "lr": lr, "orthogonal": True},
@@ -124,6 +128,7 @@ class Muon(torch.optim.Optimizer):
             {"params": list(head), "lr": lr_head, "orthogonal": False},
         ]
         defaults = {"momentum": momentum, "weight_decay": weight_decay, "steps": steps}
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
@@ -136,7 +141,7 @@ class Muon(torch.optim.Optimizer):
                 continue
             updates = self._nesterov(parameters, group["momentum"])
             if group["orthogonal"]:
-                updates = _orthogonalized(updates, group["steps"])
+                updates = _orthogonalized(updates, group["steps"], self.dtype)
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             _descend(parameters, updates, group["lr"])
 
@@ -166,14 +171,15 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = torch.bmm(x, x.mT)
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, factor, x, beta=a)  # a x + (b gram + c gram^2) x
     result: Tensor = x.mT if tall else x
     return result
 
 
-def _orthogonalized(updates: list[Tensor], steps: int) -> list[Tensor]:
-    """Orthogonalise tensors, all of one shape in one batch; in bfloat16 on a GPU, where that is faster."""
+def _orthogonalized(updates: list[Tensor], steps: int, dtype: torch.dtype) -> list[Tensor]:
+    """Orthogonalise tensors, all of one shape in one batch."""
     by_shape = defaultdict(list)
     for index, update in enumerate(updates):
         by_shape[update.shape].append(index)
@@ -181,7 +187,7 @@ def _orthogonalized(updates: list[Tensor], steps: int) -> list[Tensor]:
     for shape, indices in by_shape.items():
         matrices = torch.stack([updates[index].reshape(shape[0], -1) for index in indices])
         scale = max(1.0, matrices.shape[1] / matrices.shape[2]) ** 0.5
-        orthogonal = orthogonalize(matrices.bfloat16() if matrices.is_cuda else matrices, steps) * scale
+        orthogonal = orthogonalize(matrices.to(dtype), steps) * scale
         for index, matrix in zip(indices, orthogonal.to(matrices.dtype), strict=True):
             result[index] = matrix.view(shape)
     return result

@@ -41,7 +41,7 @@ class Stepper:
         self.model, self.optimizer, self.loader, self.params = model, optimizer, loader, params
         self.precision = device.choose_precision(params.precision, loader.device)
         compiled = worth_compiling(model, loader, params)
-        self.forward: Any = _compiled(model, loader.device) if compiled else model
+        self.forward: Any = _compiled(model, loader.device, params) if compiled else model
         self.warm_up = WARM_UP_STEPS if loader.device.type == "cuda" else int(compiled)
         self.graphs = _Graphs(self._step) if loader.device.type == "cuda" else None
         self.seen: dict[tuple[int, int], int] = {}
@@ -150,9 +150,10 @@ class _Graphs:
         return results
 
 
-def _compiled(model: nn.Module, place: torch.device) -> Any:
+def _compiled(model: nn.Module, place: torch.device, params: TrainParams) -> Any:
     if place.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         raise ParamsError(
             "params.yaml: train.compile: found true, but torch.compile needs a C++ compiler; install one"
         )
+    torch.use_deterministic_algorithms(params.deterministic)  # the compiler has a setting of its own
     return torch.compile(model, dynamic=False)

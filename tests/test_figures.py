@@ -145,7 +145,7 @@ def test_as_many_mistakes_as_there_are_up_to_32(tmp_path, monkeypatch, data, wro
     captions = [text for text in found if "\nis " in text]
     assert len(captions) == min(wrong, 32)
     assert any(title in text for text in found)
-    assert size(path)[1] == pytest.approx((1.5 * rows + 0.4) * 120, abs=1)
+    assert size(path)[1] == pytest.approx((1.26 * rows + 0.3) * 120, abs=1)
     if wrong:
         surest = wrong - 1
         expected = f"{CIFAR10[said[surest]]} {0.5 + surest / 250:.0%}\nis {CIFAR10[labels[surest]]}"
