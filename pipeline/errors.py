@@ -51,3 +51,7 @@ class PresetError(PipelineError):
 
 class TuningError(PipelineError):
     """A search for parameters cannot begin or go on."""
+
+
+class InspectionError(PipelineError):
+    """A trained network does not have what was to be looked at."""
