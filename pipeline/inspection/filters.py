@@ -1,0 +1,214 @@
+"""What the filters of a network's first layer look for: are they edge detectors, and more so than chance?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.errors import InspectionError
+from pipeline.inspection.convolution import EDGE_FILTERS, convolve
+from pipeline.models.layers import Normalize
+from pipeline.models.speednet import Whitening
+
+Filters = npt.NDArray[np.float64]
+"""(F, 3, k, k) weights on grey levels of red, green and blue."""
+
+FREQUENCIES = np.arange(1, 17) / 32
+"""Of the gratings, in cycles per pixel: from one period in an image of 32 px to the finest that pixels can show."""
+
+ANGLES = np.arange(36) * np.pi / 36
+"""Of the gratings' stripes against the horizontal, counterclockwise, in radians."""
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """The filters that see the image itself.
+
+    Attributes:
+        filters: (F, 3, k, k) float64 weights on grey levels: the division by their deviation is in them.
+        mean: (3,) float64 grey levels that are taken off the image first.
+        learned: false for filters that were computed from the training images.
+    """
+
+    filters: Filters
+    mean: npt.NDArray[np.float64]
+    learned: bool
+
+    def answers(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return what each filter answers to an (H, W, 3) image, before any bias: (F, H - k + 1, W - k + 1)."""
+        return convolve(image - self.mean, self.filters)
+
+
+@dataclass(frozen=True)
+class Match:
+    """The filter that is most like an edge filter: its number in the layer, and their cosine, -1..1.
+
+    A negative one is the edge filter with opposite sign: it answers to the same edges, where they get darker.
+    """
+
+    edge: str
+    filter: int
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Selectivity:
+    """How filters answer to gratings of all orientations, each filter at its own best frequency and colour.
+
+    Attributes:
+        index: (F,) orientation selectivity, 0..1: 1 answers to one orientation only, 0 to all alike.
+        orientation: (F,) of the stripes that it prefers, in degrees counterclockwise from the horizontal, 0..180;
+            means nothing where the index is 0.
+        frequency: (F,) in cycles per pixel.
+    """
+
+    index: npt.NDArray[np.float64]
+    orientation: npt.NDArray[np.float64]
+    frequency: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What layers of random filters reach that are like the one in question in number and size.
+
+    Attributes:
+        index: (D, F) the selectivity of each filter in each of D layers.
+        cosine: (D, E) for each edge filter the absolute cosine of the filter that is most like it.
+    """
+
+    index: npt.NDArray[np.float64]
+    cosine: npt.NDArray[np.float64]
+
+
+def first_layer(model: nn.Module) -> FirstLayer:
+    """Return the filters of a network's first convolution.
+
+    Raises:
+        InspectionError: there is none, or its filters are single pixels, which see no edge.
+    """
+    (normalize,) = (module for module in model.modules() if isinstance(module, Normalize))
+    layers = (module for module in model.modules() if isinstance(module, nn.Conv2d | Whitening))
+    match next(layers, None):
+        case Whitening() as layer:
+            weights, learned = layer.filters, False
+        case nn.Conv2d() as layer:
+            weights, learned = layer.weight.detach(), True
+        case _:
+            name = type(model).__name__.lower()
+            raise InspectionError(f"model.arch: found {name}, which has no filters; expected cnn, resnet or speednet")
+    if weights.shape[-1] == 1:
+        raise InspectionError(
+            "the first layer's filters: found 1 x 1 px, which see no edges; expected at least 2 x 2 px "
+            "(model.cnn.kernel_size, model.speednet.patch)"
+        )
+    weights, mean, std = (tensor.cpu().double() for tensor in (weights, normalize.mean[0], normalize.std[0]))
+    return FirstLayer((weights / std).numpy(), mean.flatten().numpy(), learned)
+
+
+def cosines(filters: Filters) -> npt.NDArray[np.float64]:
+    """Return how much each filter is like each of `EDGE_FILTERS`: (F, E) cosines, -1..1; 0 for a filter of zeros.
+
+    The edge filter is resampled to the size of the others (bilinear, about its centre) and stands in all three
+    channels alike. So a filter that looks for changes of colour, of which a projection on the luminance would leave a
+    faint rest that might well look like Sobel's, is not mistaken for one that looks for changes of brightness.
+    """
+    edges = torch.from_numpy(np.stack(list(EDGE_FILTERS.values())))[:, None].double()
+    resized = F.interpolate(edges, size=filters.shape[2:], mode="bilinear", align_corners=False)
+    wanted = _unit(resized.expand(-1, 3, -1, -1).numpy())
+    return _unit(filters) @ wanted.T
+
+
+def nearest(filters: Filters) -> list[Match]:
+    """Return for each of `EDGE_FILTERS` the filter with the highest absolute cosine, of equals the first."""
+    found = cosines(filters)
+    best = np.abs(found).argmax(0)
+    return [
+        Match(edge, int(number), float(found[number, column]))
+        for column, (edge, number) in enumerate(zip(EDGE_FILTERS, best, strict=True))
+    ]
+
+
+def selectivity(filters: Filters) -> Selectivity:
+    """Measure how much filters prefer one orientation of a grating to the others.
+
+    A drifting sinusoidal grating makes a filter's answer swing with an amplitude R that depends on the grating's
+    orientation. The index is 1 - circular variance = |sum R exp(2i angle)| / sum R over all angles (Ringach, Shapley &
+    Hawken 2002, J. Neurosci. 22:5639; recommended by Mazurek, Kager & Van Hooser 2014,
+    https://doi.org/10.3389/fncir.2014.00092, as L_ori). As with a neuron it is taken where the cell answers best: the
+    frequency with the highest R at any orientation, and the colour axis that carries most of the filter's weight
+    (its first principal component), so that a filter for edges between colours counts like one for brightness.
+
+    Small filters cannot be sharp: the index of Sobel's is 0.37, that of random ones of 3 x 3 px 0.21 on average.
+    """
+    amplitudes = np.abs(np.einsum("fyx,wayx->fwa", _on_own_colour(filters), _gratings(filters.shape[-1])))
+    best = amplitudes.max(2).argmax(1)
+    tuning = amplitudes[np.arange(len(filters)), best]
+    total = tuning.sum(1)
+    mean = tuning @ np.exp(2j * ANGLES) / np.where(total > 0, total, 1)
+    return Selectivity(np.abs(mean), np.degrees(np.angle(mean) / 2) % 180, FREQUENCIES[best])
+
+
+def chance(count: int, side: int, *, draws: int, seed: int) -> Chance:
+    """Measure layers of filters whose weights are independent and normally distributed, as at the start of training.
+
+    Args:
+        count, side: F and k of the layers, each (F, 3, k, k).
+        draws: how many layers.
+        seed: of their weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    layers = [
+        torch.randn(count, 3, side, side, generator=generator, dtype=torch.float64).numpy() for _ in range(draws)
+    ]
+    indices = [selectivity(layer).index for layer in layers]
+    return Chance(np.stack(indices), np.stack([np.abs(cosines(layer)).max(0) for layer in layers]))
+
+
+def p_value(value: float, by_chance: npt.NDArray[np.float64]) -> float:
+    """Return how probable a value at least as high is by chance, from (D,) values that chance gave.
+
+    The value counts among them (Davison & Hinkley 1997, section 4.2), so that it is never 0.
+    """
+    return float((1 + (by_chance >= value).sum()) / (1 + len(by_chance)))
+
+
+def summary(layer: FirstLayer, random: Chance) -> dict[str, float]:
+    """Return what says whether a first layer detects edges, under the names of metrics.
+
+    Its mean selectivity and, averaged over the edge filters, the cosine of the filter that is most like each; both
+    beside their mean over random layers and the probability of as much by chance.
+    """
+    index = float(selectivity(layer.filters).index.mean())
+    cosine = float(np.mean([abs(match.cosine) for match in nearest(layer.filters)]))
+    result = {}
+    for name, value, drawn in (("selectivity", index, random.index), ("edge_cosine", cosine, random.cosine)):
+        result[f"first_layer/{name}"] = value
+        result[f"first_layer/{name}_random"] = float(drawn.mean())
+        result[f"first_layer/{name}_p"] = p_value(value, drawn.mean(1))
+    return result
+
+
+def _unit(filters: Filters) -> npt.NDArray[np.float64]:
+    """Return filters as rows of length 1, zeros as they are."""
+    rows = filters.reshape(len(filters), -1)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1)
+
+
+def _on_own_colour(filters: Filters) -> npt.NDArray[np.float64]:
+    """Return the (F, k, k) weights on the colour axis along which each filter has most of its weight."""
+    axes, _, _ = np.linalg.svd(filters.reshape(len(filters), 3, -1), full_matrices=False)
+    planes: npt.NDArray[np.float64] = np.einsum("fc,fcyx->fyx", axes[:, :, 0], filters)
+    return planes
+
+
+def _gratings(side: int) -> npt.NDArray[np.complex128]:
+    """Return gratings of all `FREQUENCIES` and `ANGLES` as complex waves about the centre: (W, A, side, side)."""
+    pixels = np.arange(side) - (side - 1) / 2
+    # Stripes at an angle change across it; rows count downwards, angles turn counterclockwise.
+    across = np.sin(ANGLES)[:, None, None] * pixels + np.cos(ANGLES)[:, None, None] * pixels[:, None]
+    waves: npt.NDArray[np.complex128] = np.exp(2j * np.pi * FREQUENCIES[:, None, None, None] * across)
+    return waves
