@@ -1,0 +1,108 @@
+"""Pictures of what a network's stages answer: to one image, and to which parts of images most."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+
+from pipeline.figures import saved
+from pipeline.inspection.feature_maps import Exciting, FeatureMaps, seen
+from pipeline.inspection.receptive_field import Field
+
+CHANNELS = 8
+MOSAICS = 6
+SMALLEST = 12
+"""Pixels of a patch in a mosaic at least, so that a gap of one pixel between patches is narrow."""
+
+
+def by_depth(path: Path, image: npt.NDArray[np.uint8], found: Sequence[FeatureMaps]) -> None:
+    """Draw an image and below it the strongest channels of each stage's output, stage by stage.
+
+    Args:
+        image: (H, W, 3) uint8.
+        found: as `feature_maps.feature_maps` returns it.
+    """
+    rows = len(found)
+    with saved(path, (10, 1.15 * rows + 0.9)) as figure:
+        panels = figure.subplots(rows, CHANNELS + 1, squeeze=False)
+        for axes in panels.flat:
+            axes.axis("off")
+        panels[0, 0].imshow(image, interpolation="nearest")
+        panels[0, 0].set_title("the image", loc="center", fontsize=8)
+        for row, stage in zip(panels, found, strict=True):
+            for axes, channel in zip(row[1:], stage.strongest(CHANNELS), strict=False):
+                axes.imshow(stage.maps[channel], cmap="gray", interpolation="nearest")
+                axes.set_title(f"channel {channel}", loc="center", fontsize=7, pad=2)
+            channels, height, width = stage.maps.shape
+            _name(
+                row[1],
+                f"{stage.name}\n{channels} maps of\n{height} x {width}\neach number\n{_sees(stage.field, len(image))}",
+            )
+        figure.suptitle(
+            f"What each layer makes of an image, first to last: its {CHANNELS} channels of highest mean.\n"
+            "Black is the smallest number of a map, white the largest",
+            x=0.01,
+            ha="left",
+            fontsize=10,
+        )
+
+
+def patches_by_depth(path: Path, images: npt.NDArray[np.uint8], found: Sequence[Exciting]) -> None:
+    """Draw, for some channels of each stage, the parts of images that excite them most.
+
+    Args:
+        images: (N, S, S, 3) uint8, those that were looked at.
+        found: as `feature_maps.exciting` returns it.
+    """
+    rows = len(found)
+    with saved(path, (10, 1.55 * rows + 0.8)) as figure:
+        panels = figure.subplots(rows, MOSAICS, squeeze=False)
+        for axes in panels.flat:
+            axes.axis("off")
+        for row, stage in zip(panels, found, strict=True):
+            for axes, channel in zip(row, stage.most_distinct(MOSAICS), strict=False):
+                axes.imshow(mosaic(images, stage, int(channel)), interpolation="nearest")
+                axes.set_title(f"channel {channel}", loc="center", fontsize=7, pad=2)
+            _name(row[0], f"{stage.name}\n{_sees(stage.field, images.shape[1])}")
+        count = found[0].images.shape[1]
+        figure.suptitle(
+            f"What excites a channel most: the {count} images with the highest answer, cut to what it sees of them.\n"
+            f"Of each layer the {MOSAICS} channels whose {count} stand out most; pale grey is outside image or sight",
+            x=0.01,
+            ha="left",
+            fontsize=10,
+        )
+
+
+def mosaic(images: npt.NDArray[np.uint8], stage: Exciting, channel: int) -> npt.NDArray[np.uint8]:
+    """Return the exciting parts of images for one channel as one picture, row by row, the strongest first.
+
+    Returns:
+        (S, S, 3) uint8; small parts are enlarged by a whole number, the gaps between them are white.
+    """
+    patches = [
+        seen(images[image], stage.field.box(*place))
+        for image, place in zip(stage.images[channel], stage.places[channel], strict=True)
+    ]
+    scale = max(1, SMALLEST // len(patches[0]))
+    patches = [patch.repeat(scale, 0).repeat(scale, 1) for patch in patches]
+    side, columns = len(patches[0]), math.ceil(math.sqrt(len(patches)))
+    gap = max(1, side // 12)
+    canvas = np.full((columns * (side + gap) - gap,) * 2 + (3,), 255, np.uint8)
+    for number, patch in enumerate(patches):
+        top, left = (place * (side + gap) for place in divmod(number, columns))
+        canvas[top : top + side, left : left + side] = patch
+    return canvas
+
+
+def _sees(field: Field, side: int) -> str:
+    whole = "\n(the whole image)" if field.size >= 2 * side else ""
+    return f"sees {field.size} x {field.size} px{whole}"
+
+
+def _name(axes: Axes, text: str) -> None:
+    """Write a row's name to the left of its first picture."""
+    axes.annotate(text, (0, 0.5), (-6, 0), "axes fraction", "offset points", ha="right", va="center", fontsize=8)
