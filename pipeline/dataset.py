@@ -38,6 +38,7 @@ class Metadata:
         archive_sha256: hash of the archive they were read from, 64 hexadecimal digits.
         classes: names in the order of the labels.
         mean, std: of each channel over all pixels of the train split, in grey levels of 0..255.
+        train_images: in the train split; None for arrays and models of a time when this was not recorded.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Metadata:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    train_images: int | None = None
 
     @classmethod
     def parse(cls, content: Any) -> "Metadata":
@@ -54,7 +56,12 @@ class Metadata:
             KeyError, TypeError: it does not look like that.
         """
         sequences = {name: tuple(content[name]) for name in ("classes", "mean", "std")}
-        return cls(name=content["name"], archive_sha256=content["archive_sha256"], **sequences)
+        return cls(
+            name=content["name"],
+            archive_sha256=content["archive_sha256"],
+            **sequences,
+            train_images=content.get("train_images"),
+        )
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,37 @@ def stratified_split(labels: Labels, val_images: int, seed: int) -> tuple[npt.ND
         chosen.append(members[np.argsort(keys, kind="stable")[:size]])
     val = np.sort(np.concatenate(chosen))
     return np.setdiff1d(np.arange(len(labels)), val), val
+
+
+def stratified_subset(labels: Labels, images: int, seed: int) -> npt.NDArray[np.intp]:
+    """Choose some images, of every class its share; a smaller subset of the same labels and seed is in a larger one.
+
+    Args:
+        labels: (N,) uint8.
+        images: size of the subset, at most N.
+        seed: the same seed, labels and size give the same subset.
+
+    Returns:
+        Indices of the chosen images in ascending order. Classes of equal size differ by at most one image.
+
+    Raises:
+        DatasetError: a class would have no image.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    place = np.empty(len(labels))
+    for label, count in zip(classes, counts, strict=True):
+        # The 1 makes it another stream than that of the split (a 0 would not).
+        keys = np.random.PCG64([seed, int(label), 1]).random_raw(count)
+        place[np.flatnonzero(labels == label)[np.argsort(keys, kind="stable")]] = (np.arange(count) + 0.5) / count
+    # One order of all images, whose every beginning has of each class its share, so that subsets are nested.
+    chosen = np.sort(np.argsort(place, kind="stable")[:images])
+    absent = np.setdiff1d(classes, labels[chosen])
+    if len(absent):
+        raise DatasetError(
+            f"data.train_share: found {images} of {len(labels)} training images, among them none of class "
+            f"{absent[0]}; expected at least one of each class; raise it"
+        )
+    return chosen
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -16,7 +16,7 @@ Classifies 32x32 colour images into ten classes: {classes}.
 | data | {dataset}, archive SHA-256 `{archive}` |
 | architecture | `{arch}` |
 | parameters | {parameters:,} trainable, {macs:,} multiply-accumulates an image |
-| training | {epochs} epochs; final validation accuracy {val:.2%} |
+| training | {epochs} epochs{of_images}; final validation accuracy {val:.2%} |
 | test accuracy | **{accuracy:.2%}** (95 % interval {low:.2%} to {high:.2%}, {images:,} images) |
 | top-2 accuracy | {top2:.2%} |
 | macro-F1 | {f1:.4f} |
@@ -69,6 +69,7 @@ def render(saved: Saved, results: Mapping[str, Any], *, onnx_name: str, onnx_sha
     """
     recall = {name: results[f"test/recall/{name}"] for name in saved.metadata.classes}
     worst = min(recall, key=lambda name: recall[name])
+    images = saved.metadata.train_images
     return TEMPLATE.format(
         arch=saved.arch,
         dataset=saved.metadata.name,
@@ -77,6 +78,7 @@ def render(saved: Saved, results: Mapping[str, Any], *, onnx_name: str, onnx_sha
         parameters=results["model/parameters"],
         macs=results["model/macs"],
         epochs=results["train/epochs"],
+        of_images=f" of {images:,} images" if images else "",
         val=results["val/accuracy"],
         accuracy=results["test/accuracy"],
         low=results["test/accuracy_low"],

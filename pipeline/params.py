@@ -74,8 +74,14 @@ class DataParams(Section):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
     val_images: Annotated[int, Field(ge=CLASSES, le=1_000_000)]
     split_seed: Seed
+    train_share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the training images that is used, after those for validation were taken."""
     cifar10: Cifar10Params
     shapes10: Shapes10Params
+
+    def used(self, images: int) -> int:
+        """Return how many of the images that validation leaves are trained on."""
+        return round(self.train_share * images)
 
 
 class AugmentParams(Section):
@@ -366,23 +372,7 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
 def _combinations(params: Params) -> Iterator[str]:
     """Yield a line for every combination of values, each in range, that cannot work together."""
     data, train = params.data, params.train
-    if data.dataset == "cifar10":
-        total, source = CIFAR10_TRAIN_IMAGES, "CIFAR-10's 50000 training images"
-    else:
-        total, source = data.shapes10.train_images, "data.shapes10.train_images"
-    rest = total - data.val_images
-    if rest < CLASSES:
-        yield f"data.val_images: found {data.val_images}, expected at most {total - CLASSES}, 10 less than {source}"
-    elif train.batch_size > rest:
-        yield (
-            f"train.batch_size: found {train.batch_size}, expected at most {rest}, "
-            f"the training images that data.val_images leaves of {source}"
-        )
-    elif _smallest_batch(params.train, rest) < 2 and _normalises_vectors(params.model):
-        yield (
-            f"train.batch_size: found {train.batch_size}, which makes a batch of one of the {rest} training images; "
-            "expected at least 2 in each, as batch normalisation of vectors needs"
-        )
+    yield from _numbers_of_images(params)
     if (data.archive is None) != (data.sha256 is None):
         given, absent = ("archive", "sha256") if data.sha256 is None else ("sha256", "archive")
         yield f"data.{absent}: found null, expected a value, as data.{given} is set (sha256sum FILE prints a file's)"
@@ -413,6 +403,34 @@ def _combinations(params: Params) -> Iterator[str]:
         yield (
             f"model.speednet.widths: found {len(speednet.widths)} groups, which halve images of {side} px "
             "(train.resolutions) to nothing; expected fewer groups or larger images"
+        )
+
+
+def _numbers_of_images(params: Params) -> Iterator[str]:
+    """Yield a line if images are too few: for validation, to train on, or for a batch."""
+    data, batch_size = params.data, params.train.batch_size
+    if data.dataset == "cifar10":
+        total, source = CIFAR10_TRAIN_IMAGES, "CIFAR-10's 50000 training images"
+    else:
+        total, source = data.shapes10.train_images, "data.shapes10.train_images"
+    rest = total - data.val_images
+    used = data.used(rest)
+    if rest < CLASSES:
+        yield f"data.val_images: found {data.val_images}, expected at most {total - CLASSES}, 10 less than {source}"
+    elif used < CLASSES:
+        yield (
+            f"data.train_share: found {data.train_share}, which is {used} of the {rest} training images that "
+            "data.val_images leaves; expected at least 10, one of each class"
+        )
+    elif batch_size > used:
+        yield (
+            f"train.batch_size: found {batch_size}, expected at most {used}, the training images that "
+            f"data.val_images and data.train_share leave of {source}"
+        )
+    elif _smallest_batch(params.train, used) < 2 and _normalises_vectors(params.model):
+        yield (
+            f"train.batch_size: found {batch_size}, which makes a batch of one of the {used} training images; "
+            "expected at least 2 in each, as batch normalisation of vectors needs"
         )
 
 

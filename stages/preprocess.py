@@ -32,7 +32,9 @@ def main(
                 f"{params}: data.val_images: found {settings.data.val_images}, but {archive} has only "
                 f"{len(raw.train_labels)} training images; leave at least {len(raw.classes)} of them to train on"
             )
-        train, val = dataset.stratified_split(raw.train_labels, settings.data.val_images, settings.data.split_seed)
+        seed = settings.data.split_seed
+        rest, val = dataset.stratified_split(raw.train_labels, settings.data.val_images, seed)
+        train = rest[dataset.stratified_subset(raw.train_labels[rest], settings.data.used(len(rest)), seed)]
         splits = {
             "train": dataset.Split(raw.train_images[train], raw.train_labels[train]),
             "val": dataset.Split(raw.train_images[val], raw.train_labels[val]),
@@ -40,7 +42,7 @@ def main(
         }
         mean, std = dataset.channel_statistics(splits["train"].images)
         name = cifar10.display_name(settings.data.dataset, sha256)
-        metadata = dataset.Metadata(name, sha256, raw.classes, mean, std)
+        metadata = dataset.Metadata(name, sha256, raw.classes, mean, std, len(train))
         dataset.save(out, dataset.Dataset(metadata, splits))
         files.write_json(metrics, dataset.describe(metadata, splits))
 

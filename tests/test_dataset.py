@@ -1,5 +1,7 @@
 """The processed dataset: a stratified split, exact statistics, duplicates, and files that are checked when read."""
 
+import dataclasses
+import itertools
 import json
 import math
 import pickle
@@ -9,10 +11,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from pipeline import dataset
+import stages.preprocess
+from pipeline import dataset, files
 from pipeline.errors import DatasetError
+from tests.conftest import SMALL, write_params
 
 PINNED_VAL = [2, 7, 28, 30, 38, 54, 71, 83, 85, 93, 101, 106, 110, 117, 124, 136, 142, 159, 169, 195]
+PINNED_SUBSET = [3, 17, 38, 43, 60, 70, 75, 79, 84, 86, 92, 118, 119, 136, 155, 162, 164, 171, 181, 187]
 LABELS = np.random.default_rng(0).choice(10, 1003, p=np.arange(1, 11) / 55).astype(np.uint8)
 
 
@@ -52,6 +57,69 @@ def test_split_of_a_seed_never_changes():
     """Pinned, as a new release of numpy must not change silently which images validate."""
     _, val = dataset.stratified_split(np.arange(200).astype(np.uint8) % 10, 20, seed=0)
     assert val.tolist() == PINNED_VAL
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.arange(1000).astype(np.uint8) % 10], ids=["unequal", "equal"])
+def test_smaller_subsets_are_in_larger_ones_and_every_class_has_its_share(labels):
+    """Of any two sizes; the whole is the whole."""
+    sizes = [60, 61, 100, 333, 500, len(labels)]
+    subsets = [dataset.stratified_subset(labels, size, seed=0) for size in sizes]
+    for size, chosen in zip(sizes, subsets, strict=True):
+        assert len(chosen) == size
+        assert (np.diff(chosen) > 0).all()
+        exact = np.bincount(labels) * size / len(labels)
+        assert (np.abs(np.bincount(labels[chosen]) - exact) < 1).all()
+    for smaller, larger in itertools.pairwise(subsets):
+        assert np.isin(smaller, larger).all()
+    assert np.array_equal(subsets[-1], np.arange(len(labels)))
+
+
+def test_subset_is_a_function_of_the_seed_and_has_nothing_to_do_with_the_split():
+    """The same seed gives the same images; those that would validate are as frequent among them as any others."""
+    labels = np.arange(1000).astype(np.uint8) % 10
+    one, same, other = (dataset.stratified_subset(labels, 200, seed) for seed in (0, 0, 1))
+    assert np.array_equal(one, same)
+    assert 20 < len(np.intersect1d(one, other)) < 60  # 40 are expected
+    _, val = dataset.stratified_split(labels, 200, seed=0)
+    assert 20 < len(np.intersect1d(one, val)) < 60
+
+
+def test_subset_of_a_seed_never_changes():
+    """Pinned, as the images of a share are what results are compared on."""
+    chosen = dataset.stratified_subset(np.arange(200).astype(np.uint8) % 10, 20, seed=0)
+    assert chosen.tolist() == PINNED_SUBSET
+
+
+def test_a_subset_without_a_class_is_refused():
+    """Class 0 is a 55th of the images: the message names it."""
+    with pytest.raises(DatasetError, match=r"data.train_share: found 10 of 1003 training images, among them none of"):
+        dataset.stratified_subset(LABELS, 10, seed=0)
+
+
+def preprocess(folder, archive, **changes) -> dataset.Dataset:
+    """What the preprocess stage leaves of the small archive."""
+    changes = {f"data.{key}": value for key, value in changes.items()}
+    settings = write_params(folder / "params.yaml", SMALL | {"train.batch_size": 10} | changes)
+    out = folder / f"share-{changes['data.train_share']}"
+    others = {"preview": "preview.png", "metrics": "metrics.json", "runtime": "runtime.json"}
+    stages.preprocess.main(settings, archive, out, **{key: folder / name for key, name in others.items()})
+    return dataset.load(out, *dataset.SPLITS)
+
+
+def test_a_share_of_the_training_images_leaves_validation_and_test_as_they_were(tmp_path, archive):
+    """Equally many of each class; statistics and counts are of what is used; all images are those of the whole."""
+    whole, part = (preprocess(tmp_path, archive, train_share=share) for share in (1.0, 0.1))
+    assert (whole.metadata.train_images, part.metadata.train_images) == (500, 50)
+    assert np.bincount(part["train"].labels).tolist() == [5] * 10
+    for name in ("val", "test"):
+        assert np.array_equal(part[name].images, whole[name].images)
+        assert np.array_equal(part[name].labels, whole[name].labels)
+    stored = {
+        (image.tobytes(), label) for image, label in zip(whole["train"].images, whole["train"].labels, strict=True)
+    }
+    assert {(image.tobytes(), label) for image, label in zip(*vars(part["train"]).values(), strict=True)} < stored
+    assert part.metadata.mean == dataset.channel_statistics(part["train"].images)[0] != whole.metadata.mean
+    assert files.read_json(tmp_path / "metrics.json")["data/train_images"] == 50
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 5, 4, 3), (2, 32, 32, 3)])
@@ -209,5 +277,8 @@ def test_nonsense_metadata_is_refused(folder, text):
 
 
 def test_metadata_survives_json(data):
-    """parse() is the inverse of vars() and JSON."""
-    assert dataset.Metadata.parse(json.loads(json.dumps(vars(data.metadata)))) == data.metadata
+    """parse() is the inverse of vars() and JSON, and reads what was written before images were counted."""
+    written = json.loads(json.dumps(vars(dataclasses.replace(data.metadata, train_images=500))))
+    assert dataset.Metadata.parse(written) == dataclasses.replace(data.metadata, train_images=500)
+    del written["train_images"]
+    assert dataset.Metadata.parse(written) == dataclasses.replace(data.metadata, train_images=None)

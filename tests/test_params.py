@@ -49,6 +49,9 @@ def test_a_wrong_value_gives_its_path_what_was_found_and_what_is_allowed(tmp_pat
         ({"train.batch_size": 50_000}, "train.batch_size: found 50000, expected at most 45000"),
         ({"train.batch_size": 1}, "train.batch_size: found 1, which makes a batch of one of the 45000"),
         ({"data.val_images": 4999, "train.batch_size": 2}, "train.batch_size: found 2, which makes a batch of one of"),
+        ({"data.train_share": 0.0001}, "data.train_share: found 0.0001, which is 4 of the 45000 training images"),
+        ({"data.train_share": 0.01}, "train.batch_size: found 500, expected at most 450, the training images that"),
+        ({"data.train_share": 0.1, "train.batch_size": 1}, "which makes a batch of one of the 4500"),
         ({"data.archive": "x.tar.gz"}, "data.sha256: found null, expected a value, as data.archive is set"),
         ({"data.sha256": "0" * 64}, "data.archive: found null, expected a value, as data.sha256 is set"),
         (
