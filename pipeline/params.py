@@ -26,6 +26,7 @@ BatchSize = Annotated[int, Field(ge=1, le=65536)]
 Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "silu"]
 Norm = Literal["batch", "none"]
 Init = Literal["kaiming", "xavier", "orthogonal"]
+InitScale = Annotated[float, Field(ge=1e-4, le=1e4)]
 PerBlock = Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], Field(min_length=1, max_length=8)]
 Hidden = Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(max_length=8)]
 
@@ -111,6 +112,8 @@ class CnnParams(Section):
     hidden: Hidden
     """Units of each fully connected layer between the blocks and the class scores."""
     init: Init
+    init_scale: InitScale
+    """Factor on the initial weights of all layers but the last, whose scores nothing would normalise."""
 
 
 class MlpParams(Section):
@@ -121,6 +124,7 @@ class MlpParams(Section):
     norm: Norm
     dropout: Share
     init: Init
+    init_scale: InitScale
 
 
 class ResnetParams(Section):

@@ -26,8 +26,16 @@ CNN = {
     "dropout": 0.0,
     "hidden": (),
     "init": "kaiming",
+    "init_scale": 1.0,
 }
-MLP = {"hidden": (20, 30), "activation": "relu", "norm": "none", "dropout": 0.0, "init": "kaiming"}
+MLP = {
+    "hidden": (20, 30),
+    "activation": "relu",
+    "norm": "none",
+    "dropout": 0.0,
+    "init": "kaiming",
+    "init_scale": 1.0,
+}
 RESNET = {"depth": 8, "width": 4, "activation": "relu", "dropout": 0.0}
 SPEEDNET = {
     "widths": (4, 8),
@@ -127,6 +135,30 @@ def test_weights_are_a_function_of_the_seed(arch):
     one, same, other = (network(arch, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("arch", ["cnn", "mlp"])
+@pytest.mark.parametrize("init", get_args(params.Init))
+def test_initial_weights_of_all_layers_but_the_last_are_scaled(arch, init):
+    """By the very factor; biases are still 0, and the layer that gives the class scores is as it was."""
+    hidden = {"hidden": (12, 11), "init": init}
+    usual = network(arch, **hidden).state_dict()
+    scaled = network(arch, **hidden, init_scale=100.0).state_dict()
+    last = list(usual)[-2:]
+    for name, values in usual.items():
+        factor = 100 if name.endswith("weight") and name not in last else 1
+        assert torch.equal(scaled[name], factor * values), name
+    assert sum(name.endswith("weight") for name in usual) == (5 if arch == "cnn" else 3)
+
+
+@pytest.mark.parametrize("scale", [0.1, 100.0])
+def test_batch_norm_undoes_the_scale_of_the_initial_weights(scale):
+    """Where it follows every layer that is scaled: the claim that it saves from improper initialisation."""
+    changes = {"norm": "batch", "hidden": (12,)}
+    usual, scaled = network("cnn", **changes), network("cnn", **changes, init_scale=scale)
+    assert torch.allclose(usual(pictures(8)), scaled(pictures(8)), atol=0.02)
+    without = network("cnn", hidden=(12,)), network("cnn", hidden=(12,), init_scale=scale)
+    assert not torch.allclose(*(model(pictures(8)) for model in without), atol=0.02)
 
 
 # Counts

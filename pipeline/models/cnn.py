@@ -26,7 +26,7 @@ class Cnn(nn.Module):
         self.blocks = nn.Sequential(*(block(params, inputs, outputs, count) for inputs, outputs, count in shapes))
         side = IMAGE_SIDE if params.pooling == "none" else IMAGE_SIDE >> len(params.widths)
         self.classifier = fully_connected(params, widths[-1] * side * side, classes)
-        initialize(self, params.init)
+        initialize(self, params.init, params.init_scale)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.normalize(images)

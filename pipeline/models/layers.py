@@ -39,13 +39,21 @@ class Normalize(nn.Module):
         return (images.float() - self.mean) / self.std
 
 
-def initialize(module: nn.Module, init: str) -> None:
-    """Draw the weights of all convolutions and fully connected layers anew and set their biases to 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            INITS[init](layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+@torch.no_grad()
+def initialize(module: nn.Module, init: str, scale: float = 1.0) -> None:
+    """Draw the weights of all convolutions and fully connected layers anew and set their biases to 0.
+
+    Args:
+        scale: factor on the weights of all layers but the last. That one gives the class scores: nothing normalises
+            them, so scaling it would change the temperature of the softmax, and batch norm could not undo it.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        INITS[init](layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    for layer in layers[:-1]:
+        layer.weight *= scale
 
 
 def fully_connected(params: CnnParams | MlpParams, inputs: int, outputs: int) -> nn.Sequential:

@@ -13,7 +13,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.normalize = Normalize(mean, std)
         self.classifier = fully_connected(params, 3 * IMAGE_SIDE * IMAGE_SIDE, classes)
-        initialize(self, params.init)
+        initialize(self, params.init, params.init_scale)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.normalize(images)
