@@ -94,6 +94,7 @@ def stage(folder: Path, params: Path, data: Path) -> Seconds:
         "data": data,
         "out": folder / "model",
         "history": folder / "history.csv",
+        "layers": folder / "layers.csv",
         "metrics": folder / "metrics.json",
         "runtime": runtime,
         "checkpoints": Path(".checkpoints"),

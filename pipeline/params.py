@@ -196,6 +196,8 @@ class TrainParams(Section):
     channels_last: bool
     compile: Literal["auto", True, False]
     deterministic: bool
+    diagnostics: bool
+    """Record gradients and activations of every layer before the first epoch and after each; weights are the same."""
 
 
 class EvaluateParams(Section):

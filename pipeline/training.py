@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline import augment, cost, device, models, optim
+from pipeline import augment, cost, device, models, optim, probe
 from pipeline.checkpoint import TrainingState
 from pipeline.dataset import Dataset, Split
 from pipeline.errors import TrainingError
@@ -38,6 +38,8 @@ class Progress:
         seconds: spent training in them, also in those before an interruption.
         val_seconds: spent on the validation images.
         preparation_seconds: spent compiling and recording, apart from `seconds`.
+        layers: of the network before the first epoch and after each, if diagnostics are on.
+        diagnostics_seconds: spent looking at them.
     """
 
     history: list[Row] = field(default_factory=list)
@@ -45,6 +47,8 @@ class Progress:
     seconds: float = 0.0
     val_seconds: float = 0.0
     preparation_seconds: float = 0.0
+    layers: list[probe.Row] = field(default_factory=list)
+    diagnostics_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,9 @@ def train(
     tensors = {"losses": loader.losses}
     saved = state.restore(modules, step.optimizer, tensors)
     progress = Progress(**saved) if saved else Progress()
+    batch = probe.fixed_batch(loader) if params.diagnostics else None
+    if batch and not progress.layers:
+        _look(step, batch, progress)
     for row, listener in itertools.product(progress.history, listeners):
         listener(row)
 
@@ -120,6 +127,8 @@ def train(
         progress.preparation_seconds += preparation
         progress.seconds += ended - started - preparation
         progress.val_seconds += time.perf_counter() - ended
+        if batch:
+            _look(step, batch, progress)
         if state.due():
             state.save(modules, step.optimizer, vars(progress), tensors)
         for listener in listeners:
@@ -229,6 +238,14 @@ def resolution(params: TrainParams, epoch: int) -> int:
     Small images first, as in Howard's DAWNBench entry (2018): they cost less and teach the coarse things.
     """
     return params.resolutions[epoch * len(params.resolutions) // params.epochs]
+
+
+def _look(step: Stepper, batch: tuple[Tensor, Tensor], progress: Progress) -> None:
+    """Add what the network's layers do at present, on a fixed batch of images and labels."""
+    started = time.perf_counter()
+    smoothing, epoch = step.params.label_smoothing, len(progress.history)
+    progress.layers += probe.look(step.model, *batch, label_smoothing=smoothing, epoch=epoch)
+    progress.diagnostics_seconds += time.perf_counter() - started
 
 
 def _checked(meter: "Meter", epoch: int, lrs: Sequence[float]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ def main(
     data: stage.PathOption,
     model: stage.PathOption,
     history: stage.PathOption,
+    layers: stage.PathOption,
     predictions: stage.PathOption,
     metrics: stage.PathOption,
     figures_dir: stage.PathOption,
@@ -17,7 +18,7 @@ def main(
     settings = load(params)
     import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
 
-    from pipeline import checkpoint, device, evaluation, figures, gpu_lock, inference
+    from pipeline import checkpoint, device, evaluation, figures, gpu_lock, inference, probe_figures
 
     options = settings.evaluate
     with gpu_lock.claim(settings.train.device), stage.clock("evaluate", runtime) as measured:
@@ -41,6 +42,7 @@ def main(
         bins = evaluation.reliability(probs, test.labels, bins=options.calibration_bins)
         figures.reliability_diagram(figures_dir / "reliability.png", bins, result["test/calibration_error"])
         figures.mistakes(figures_dir / "mistakes.png", test.images, test.labels, probs, classes)
+        probe_figures.draw(figures_dir, pd.read_csv(layers))
         measured["evaluate/device"] = place.type
         measured["evaluate/peak_memory_mib"] = round(device.peak_memory_mib(place), 1)
     low, high = result["test/accuracy_low"], result["test/accuracy_high"]

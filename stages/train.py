@@ -14,13 +14,14 @@ def main(
     data: stage.PathOption,
     out: stage.PathOption,
     history: stage.PathOption,
+    layers: stage.PathOption,
     metrics: stage.PathOption,
     runtime: stage.PathOption,
     checkpoints: stage.PathOption,
 ) -> None:
     settings = load(params)
     # torch takes seconds to import, and a mistake in params.yaml is to be reported at once
-    from pipeline import checkpoint, device, epoch_reports, gpu_lock, training
+    from pipeline import checkpoint, device, epoch_reports, gpu_lock, probe, training
     from pipeline.progress import TrainingDisplay
 
     with gpu_lock.claim(settings.train.device), stage.clock("train", runtime) as measured, ExitStack() as stack:
@@ -46,6 +47,7 @@ def main(
 
         checkpoint.save_model(out, result.model, settings.model, splits.metadata)
         files.write_csv(history, result.history)
+        files.write_csv(layers, result.progress.layers, probe.COLUMNS)
         files.write_json(metrics, training.summary(result))
         measured |= {f"train/{key}": value for key, value in machine.items()}
         measured |= {f"train/{package}": version(package) for package in ("dvc", "mlflow")}
@@ -54,6 +56,7 @@ def main(
         measured["train/loop_seconds"] = round(progress.seconds, 3)
         measured["train/val_seconds"] = round(progress.val_seconds, 3)
         measured["train/preparation_seconds"] = round(progress.preparation_seconds, 3)
+        measured["train/diagnostics_seconds"] = round(progress.diagnostics_seconds, 3)
         measured["train/images_per_second"] = round(progress.images / progress.seconds, 1)
         measured["train/peak_memory_mib"] = round(device.peak_memory_mib(place), 1)
     state.remove()

@@ -47,7 +47,7 @@ def reads(tmp_path_factory) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {name: set() for name in STAGES if name != "track"}
     variants = (
         {"augment.cutout": 4, "augment.brightness": 0.1, "augment.contrast": 0.1},
-        {"model.arch": "mlp", "train.optimizer": "adamw", "train.ema": 0.5},
+        {"model.arch": "mlp", "train.optimizer": "adamw", "train.ema": 0.5, "train.diagnostics": True},
         {"model.arch": "resnet", "model.resnet.depth": 8, "model.resnet.width": 4, "data.dataset": "cifar10"},
         {"model.arch": "speednet", "model.speednet.widths": [4], "train.hardest": 0.5, "train.resolutions": [16]},
     )

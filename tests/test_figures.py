@@ -1,5 +1,6 @@
 """Pictures: a PNG of sensible size, the same bytes every time, also for unusual data."""
 
+import itertools
 import struct
 
 import matplotlib as mpl
@@ -10,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pipeline import evaluation, figures
+from pipeline import evaluation, figures, files, probe, probe_figures
 from pipeline.loader import TrainLoader
 from pipeline.params import AugmentParams
 
@@ -72,7 +73,30 @@ def draw_augmentations(path, data, cpu):
     figures.augmentations(path, train.images[first], np.stack(fed, axis=1), CIFAR10, seed=0)
 
 
+def layers(epochs: int, depth: int = 6, activation: str = "ReLU") -> pd.DataFrame:
+    """What layers.csv holds after a training with diagnostics whose gradient vanishes towards the input."""
+    rows = []
+    for epoch, layer in itertools.product(range(epochs + 1), range(depth)):
+        norm = 10.0 ** (layer - depth) / (1 + epoch)
+        rows.append({"epoch": epoch, "layer": f"blocks.{layer}.0", "kind": "Conv2d", "gradient_norm": norm})
+        share = min(1.0, 0.02 * layer * epoch)
+        seen = {"mean": 0.4 - share, "dead" if activation == "ReLU" else "saturated": share}
+        rows.append({"epoch": epoch, "layer": f"blocks.{layer}.1", "kind": activation, **seen})
+        rows[-2]["relative_gradient"] = norm / 7
+    return pd.DataFrame(rows, columns=probe.COLUMNS)
+
+
+def draw_gradients(path, _data, _cpu, **changes):
+    probe_figures.gradient_flow(path, layers(8, **changes))
+
+
+def draw_units(path, _data, _cpu, **changes):
+    probe_figures.unit_health(path, layers(8, **changes))
+
+
 FIGURES = {
+    "gradients": draw_gradients,
+    "units": draw_units,
     "training": draw_training,
     "confusion": draw_confusion,
     "reliability": draw_reliability,
@@ -167,6 +191,48 @@ def test_empty_bins_have_no_bar(tmp_path):
     bins = evaluation.reliability(probs, np.zeros(5, np.uint8), bins=15)
     figures.reliability_diagram(tmp_path / "a.png", bins, 0.0)
     assert size(tmp_path / "a.png")[0] > 500
+
+
+def test_a_gradient_that_vanishes_is_said_in_the_title(tmp_path, monkeypatch):
+    """The first of six layers has 10^-5 of the last one's; of nine states seven are drawn, both ends among them."""
+    found = texts(lambda: draw_gradients(tmp_path / "a.png", None, None), monkeypatch)
+    assert "Gradient of blocks.0.0 over that of blocks.5.0: 1e-05 before training, 1e-05 after 8 epochs" in found
+    drawn = [text for text in found if text == "before training" or text.startswith("after epoch ")]
+    assert (len(drawn), drawn[0], drawn[-1]) == (7, "before training", "after epoch 8")
+
+
+@pytest.mark.parametrize(
+    ("activation", "title"),
+    [
+        ("ReLU", "After 8 epochs the share of dead units is largest in blocks.5.1: 80.0%"),
+        ("Tanh", "After 8 epochs the share of saturated outputs is largest in blocks.5.1: 80.0%"),
+    ],
+)
+def test_where_units_fail_most_is_said_in_the_title(tmp_path, monkeypatch, activation, title):
+    """Dead ones of rectifiers, saturated ones of activations with a range."""
+    found = texts(lambda: draw_units(tmp_path / "a.png", None, None, activation=activation), monkeypatch)
+    assert title in found
+
+
+def test_layers_without_numbers_that_can_be_drawn_leave_gaps(tmp_path):
+    """A gradient of 0, an overflow, weights of 0, a hundred layers: no warning, which tests take for an error."""
+    odd = layers(1, depth=100)
+    odd.loc[odd["layer"] == "blocks.3.0", ["gradient_norm", "relative_gradient"]] = [0.0, np.nan]
+    odd.loc[odd["layer"] == "blocks.99.0", "gradient_norm"] = 0.0
+    odd.loc[odd["layer"] == "blocks.4.0", "gradient_norm"] = np.inf
+    odd.loc[odd["layer"] == "blocks.4.1", "mean"] = np.inf
+    probe_figures.draw(tmp_path, odd)
+    assert {path.name for path in tmp_path.iterdir()} == {"gradients.png", "units.png"}
+
+
+def test_nothing_is_drawn_without_rows(tmp_path):
+    """A training without diagnostics leaves a header only; a network may have no activation layers."""
+    files.write_csv(tmp_path / "layers.csv", [], probe.COLUMNS)
+    probe_figures.draw(tmp_path / "off", pd.read_csv(tmp_path / "layers.csv"))
+    assert not (tmp_path / "off").exists()
+    linear = layers(2)[lambda table: table["kind"] == "Conv2d"]
+    probe_figures.draw(tmp_path / "linear", linear)
+    assert [path.name for path in (tmp_path / "linear").iterdir()] == ["gradients.png"]
 
 
 def test_drawing_leaves_matplotlibs_settings_alone(tmp_path):

@@ -67,7 +67,7 @@ def test_the_run_is_complete_in_mlflow(clone):
     assert used.dataset.name == "shapes10"
     assert json.loads(used.dataset.source)["dvc_hash"] == recorded
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"params.yaml", "history.csv", "predictions.csv", "MODEL_CARD.md", "figures"} <= names
+    assert {"params.yaml", "history.csv", "layers.csv", "predictions.csv", "MODEL_CARD.md", "figures"} <= names
     figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "figures")}
     assert figures == {"augmentations.png", "training.png", "confusion.png", "reliability.png", "mistakes.png"}
 

@@ -263,6 +263,7 @@ def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
     names = {
         "out": "model",
         "history": "history.csv",
+        "layers": "layers.csv",
         "metrics": "train.json",
         "runtime": "runtime.json",
         "checkpoints": "state",

@@ -1,15 +1,17 @@
 """Training: it learns, it is reproducible to the bit, it survives being killed, it stops before it breaks weights."""
 
+import csv
 import dataclasses
 import hashlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
-from pipeline import checkpoint, dataset, files, stepping, training
+from pipeline import checkpoint, dataset, files, probe, stepping, training
 from pipeline.checkpoint import TrainingState
 from pipeline.errors import ParamsError, TrainingError
 from tests.conftest import SMALL, write_params
@@ -86,8 +88,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(small_params,
             "train.hardest": 0.4,
             "train.resolutions": [24, 32],
         },
+        {"train.diagnostics": True, "model.cnn.dropout": 0.3, "model.cnn.activation": "tanh"},
     ],
-    ids=["muon", "adamw, dropout", "ema, augmentation", "mlp", "speednet, hardest images, growing images"],
+    ids=["muon", "adamw, dropout", "ema, augmentation", "mlp", "speednet, hardest images, growing images", "watched"],
 )
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_params, data, tmp_path, changes):
     """Optimiser, moving average, batch norm, dropout and augmentation all go on where they were."""
@@ -101,6 +104,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_p
     resumed = run(params, data, tmp_path / "parts", [seen.append])
     assert digest(resumed.model) == digest(whole.model)
     assert resumed.history == whole.history
+    assert resumed.progress.layers == whole.progress.layers
     assert [row["epoch"] for row in seen] == [1, 2, 3]
 
 
@@ -123,7 +127,7 @@ def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupte
 
 def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, processed, environment):
     """SIGKILL in the middle, the same command again: same weights, history and metrics, and no state left behind."""
-    changes = SMALL | {"train.epochs": 12, "tracking.enabled": False}
+    changes = SMALL | {"train.epochs": 12, "train.diagnostics": True, "tracking.enabled": False}
     parameters = write_params(tmp_path / "params.yaml", changes)
 
     def start(name: str) -> subprocess.Popen:
@@ -133,6 +137,7 @@ def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, pr
             for kind, path in {
                 "out": "model",
                 "history": "history.csv",
+                "layers": "layers.csv",
                 "metrics": "train.json",
                 "runtime": "runtime.json",
                 "checkpoints": "checkpoints",
@@ -154,9 +159,63 @@ def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, pr
     assert resumed.returncode == whole.returncode == 0
     assert "epoch   2/12" in said
     assert "restored" in said
-    for name in ("model/weights.safetensors", "model/model.json", "history.csv", "train.json"):
+    for name in ("model/weights.safetensors", "model/model.json", "history.csv", "layers.csv", "train.json"):
         assert files.sha256(tmp_path / "killed" / name) == files.sha256(tmp_path / "whole" / name), name
     assert not list((tmp_path / "killed/checkpoints").iterdir())
+    with (tmp_path / "whole/layers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(probe.COLUMNS)
+    layers = ["blocks.0.0", "blocks.0.2", "blocks.1.0", "blocks.1.2", "classifier.0"]
+    assert [(row["epoch"], row["layer"]) for row in rows] == [(str(n), layer) for n in range(13) for layer in layers]
+    assert files.read_json(tmp_path / "whole/runtime.json")["train/diagnostics_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.cnn.dropout": 0.3, "train.ema": 0.9},
+        {"model.arch": "speednet", "model.speednet.widths": [8], "train.hardest": 0.4, "train.resolutions": [24, 32]},
+    ],
+    ids=["cnn, dropout, ema", "speednet"],
+)
+def test_a_watched_training_is_the_same_to_the_bit(small_params, data, tmp_path, changes):
+    """Weights and history; only the rows come on top, of the network before the first epoch and after each."""
+    on, off = (
+        run(small_params(changes | {"train.diagnostics": value}), data, tmp_path / str(value))
+        for value in (True, False)
+    )
+    assert digest(on.model) == digest(off.model)
+    assert on.history == off.history
+    assert off.progress.layers == []
+    assert off.progress.diagnostics_seconds == 0
+    assert sorted({row["epoch"] for row in on.progress.layers}) == [0, 1, 2]
+
+
+def test_the_first_rows_are_of_the_initial_network_and_the_last_of_the_trained_one(small_params, data, tmp_path, cpu):
+    """With the loss that is trained with, on the fixed batch."""
+    params = small_params({"train.diagnostics": True})
+    result = run(params, data, tmp_path)
+    loader = training.set_up(params.model, params.augment, params.train, data)[0].loader
+    initial = training.initial_model(params.model, params.train, data, cpu)
+    for epoch, model in ((0, initial), (2, result.model)):
+        expected = probe.look(model, *probe.fixed_batch(loader), label_smoothing=0.1, epoch=epoch)
+        assert [row for row in result.progress.layers if row["epoch"] == epoch] == expected
+
+
+def test_time_spent_watching_is_kept_apart(small_params, data, tmp_path, monkeypatch):
+    """Neither training's nor validation's, however long it takes."""
+    look = probe.look
+
+    def slow(*arguments, **options):
+        time.sleep(0.5)
+        return look(*arguments, **options)
+
+    monkeypatch.setattr(probe, "look", slow)
+    started = time.perf_counter()
+    progress = run(small_params({"train.diagnostics": True}), data, tmp_path).progress
+    wall = time.perf_counter() - started
+    assert progress.diagnostics_seconds > 3 * 0.5
+    assert progress.seconds + progress.val_seconds + progress.diagnostics_seconds < wall
 
 
 def test_training_stops_at_a_loss_that_is_not_finite_and_saves_nothing_of_it(small_params, data, tmp_path):

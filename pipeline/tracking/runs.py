@@ -187,6 +187,8 @@ def artifacts(record: Results) -> dict[str, str]:
     path = record.paths
     shown = {path["train"]["params"]: "", path["export"]["card"]: ""}
     shown |= {path["train"]["history"]: "", path["evaluate"]["predictions"]: ""}
+    if "layers" in path["train"]:  # results of earlier versions have none
+        shown[path["train"]["layers"]] = ""
     return shown | {path["preprocess"]["preview"]: "figures", path["evaluate"]["figures-dir"]: "figures"}
 
 

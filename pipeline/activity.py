@@ -1,0 +1,75 @@
+"""What activation layers give: its mean, how much of it is saturated, which units are dead; in training and after.
+
+Saturation is of activations with a range, sigmoid and tanh, whose slope vanishes at its ends (Glorot & Bengio 2010,
+https://proceedings.mlr.press/v9/glorot10a.html). Dead units are of activations that let positive values through and
+hardly any others (ReLU, leaky ReLU, GELU, SiLU): units that are positive for no image (Lu et al. 2019,
+https://arxiv.org/abs/1903.06733).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+MARGIN = 0.05
+"""An output is saturated if it is no further than this from an end of its activation's range."""
+
+RANGES: dict[type[nn.Module], tuple[float, float]] = {nn.Sigmoid: (0.0, 1.0), nn.Tanh: (-1.0, 1.0)}
+RECTIFIERS = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What one activation layer gave for some images.
+
+    Attributes:
+        mean: of all outputs.
+        saturated: share of all outputs that are saturated, 0..1; None for activations without a range.
+        dead: share of the units without a positive output for any image, 0..1; None for activations with a range. A
+            unit is a channel: a filter is dead if it gave nothing positive at any position.
+    """
+
+    mean: float
+    saturated: float | None
+    dead: float | None
+
+
+def activation_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the activation layers of a network by name, e.g. "blocks.0.2", in the order in which they were made."""
+    kinds: tuple[type[nn.Module], ...] = (*RANGES, *RECTIFIERS)
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+
+
+def measure(outputs: Tensor, layer: nn.Module) -> Activity:
+    """Return the activity of a layer from its outputs (N, C, ...) for all images at once; `Tally` takes batches."""
+    tally = Tally(layer)
+    tally.add(outputs)
+    return tally.activity()
+
+
+class Tally:
+    """Adds up the outputs of one activation layer over batches."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.range = RANGES.get(type(layer))
+        self.count, self.total, self.saturated = 0, 0.0, 0
+        self.alive: Tensor | None = None
+
+    def add(self, outputs: Tensor) -> None:
+        """Add the outputs (N, C, ...) for a batch of images; it waits for their device."""
+        self.count += outputs.numel()
+        self.total += outputs.mean(dtype=torch.float32).item() * outputs.numel()
+        if self.range:
+            low, high = self.range
+            self.saturated += int(((outputs <= low + MARGIN) | (outputs >= high - MARGIN)).sum())
+        else:
+            alive = (outputs > 0).transpose(0, 1).flatten(1).any(1)
+            self.alive = alive if self.alive is None else self.alive | alive
+
+    def activity(self) -> Activity:
+        """Return the activity over all that was added, which is at least one output."""
+        return Activity(
+            mean=self.total / self.count,
+            saturated=self.saturated / self.count if self.range else None,
+            dead=None if self.alive is None else int((~self.alive).sum()) / len(self.alive),
+        )
