@@ -12,8 +12,8 @@ from pipeline.experiments import Revision
 from pipeline.results import ORIGIN, Results
 
 SEED = "train.seed"
-UNCOMPARED = {SEED, *ORIGIN}
-"""Parameters that don't make two results different kinds."""
+UNCOMPARED = {SEED, "train.diagnostics", *ORIGIN}
+"""Parameters that don't make two results different kinds: diagnostics watch a training and change nothing in it."""
 
 SMALLER_IS_BETTER = ("loss", "error", "seconds", "latency", "bytes", "parameters", "macs", "memory", "difference")
 

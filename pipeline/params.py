@@ -19,6 +19,14 @@ IMAGE_SIDE = 32
 CIFAR10_TRAIN_IMAGES = 50_000
 CLASSES = 10
 
+ADDED = {
+    "data.train_share": 1.0,
+    "model.cnn.init_scale": 1.0,
+    "model.mlp.init_scale": 1.0,
+    "train.diagnostics": False,
+}
+"""Parameters that earlier versions of this pipeline did not have, each with the value that does what they did."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=0.95)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -261,7 +269,7 @@ def architecture(params: ModelParams) -> Section:
 
 
 def parse_architecture(arch: str, values: Any) -> Section:
-    """Validate the JSON-able values of one architecture's section.
+    """Validate the JSON-able values of one architecture's section; what is `ADDED` may be absent.
 
     Raises:
         ValueError: there is no such architecture, or the values are not its own.
@@ -269,6 +277,10 @@ def parse_architecture(arch: str, values: Any) -> Section:
     field = ModelParams.model_fields.get(arch)
     if field is None or not _is_section(field.annotation):
         raise ValueError(f"no architecture {arch!r}")
+    if isinstance(values, Mapping):
+        prefix = f"model.{arch}."
+        values = completed({f"{prefix}{key}": value for key, value in values.items()})
+        values = {key.removeprefix(prefix): value for key, value in values.items()}
     section: Section = field.annotation.model_validate_json(json.dumps(values))  # type: ignore[union-attr]
     return section
 
@@ -327,6 +339,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recorded parameters, named as by `flatten`, with what is `ADDED` to the sections they are from."""
+    sections = {key.rpartition(".")[0] for key in values}
+    return {key: value for key, value in ADDED.items() if key.rpartition(".")[0] in sections} | dict(values)
 
 
 def changed(tree: Any, values: Mapping[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import ResultsError
-from pipeline.params import flatten
+from pipeline.params import completed, flatten
 
 LOCK = "dvc.lock"
 TRACK = "track"
@@ -43,7 +43,8 @@ class Results:
     """The record of a finished pipeline.
 
     Attributes:
-        params: flat, as `{"train.lr": 0.2, ...}`: all that any stage but track read.
+        params: flat, as `{"train.lr": 0.2, ...}`: all that any stage but track read, and of those that an earlier
+            version did not have yet the values that do what it did.
         metrics: flat, under the names they have everywhere; some are text.
         outputs: path -> hash as DVC gives it, of all outputs.
         paths: stage -> option of its command -> path.
@@ -118,14 +119,14 @@ def read(content_of: Reader) -> Results:
     paths = {name: options(stage["cmd"]) for name, stage in stages.items()}
     tracked = stages.pop(TRACK, {})  # while track runs, this is what it recorded the time before
     _check_chain(stages, outputs)
-    params = dict(flatten(_params(stages)))
+    recorded = dict(flatten(_params(stages)))
     metrics = _metrics(content_of, paths, outputs)
     lacking = [name for name in REQUIRED_METRICS if name not in metrics]
     if lacking:
         raise ResultsError(f"an earlier version of this pipeline made them, which did not record {lacking[0]}")
-    lasting = {key: value for key, value in params.items() if key not in ORIGIN}
+    lasting = {key: value for key, value in recorded.items() if key not in ORIGIN}
     return Results(
-        params=params,
+        params=completed(recorded),
         metrics=metrics,
         outputs=outputs,
         paths=paths,

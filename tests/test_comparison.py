@@ -38,6 +38,20 @@ def test_rows_are_sorted_and_the_best_and_the_pareto_front_are_marked(forge):
     assert compared(forge, sort="model/macs").rows[0].name == "worse"
 
 
+def test_results_from_before_a_parameter_was_added_are_in_the_row_of_its_neutral_value(forge):
+    """An earlier version recorded none; with another value it is another row, and the difference is shown."""
+    recorded = {"data.train_share": 1.0, "train.diagnostics": True, "train.seed": 1}
+    forge.experiment("old-0", predicted=forge.right(range(90)))
+    forge.experiment("old-1", predicted=forge.right(range(95)), params=recorded)
+    forge.experiment("less", predicted=forge.right(range(200)), params=recorded | {"data.train_share": 0.1})
+    found = compared(forge, "old-0", "old-1", "less", baseline="old-0")
+    assert [(row.name, [member.seed for member in row.members]) for row in found.rows] == [
+        ("old", [0, 1]),
+        ("less", [1]),
+    ]
+    assert found.differing == ("data.train_share",)
+
+
 def test_each_is_held_against_the_baseline_on_the_same_images(forge):
     """Counts by construction: 60 won and none lost; 5 and 5; none and 200."""
     found = compared(forge)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipeline.errors import ParamsError
-from pipeline.params import changed, load, read
+from pipeline.params import ADDED, changed, completed, flatten, load, read
 from tests.conftest import write_params
 from tests.paths import ROOT
 
@@ -150,6 +150,17 @@ def test_every_stage_reports_a_mistake_before_it_imports_torch(tmp_path, stage, 
         line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
     }
     assert not imported & {"torch", "mlflow", "onnx"}
+
+
+def test_what_an_earlier_version_recorded_is_completed():
+    """With the values that do what it did, in the sections that it recorded; values it has stay."""
+    old = {"train.seed": 3, "data.split_seed": 0, "model.cnn.widths": [8], "model.arch": "cnn"}
+    added = {"train.diagnostics": False, "data.train_share": 1.0, "model.cnn.init_scale": 1.0}
+    assert completed(old) == old | added
+    new = old | added | {"data.train_share": 0.5}
+    assert completed(new) == new
+    usual = dict(flatten(load(ROOT / "params.yaml").model_dump(mode="json")))
+    assert {key: usual[key] for key in ADDED} == ADDED
 
 
 def test_values_are_put_into_a_copy():

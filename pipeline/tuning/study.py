@@ -97,7 +97,7 @@ class Study:
             TuningError: it is not.
         """
         tree = params.read(self.root / "params.yaml")
-        now, began = self._fixed(tree), json.loads(self.optuna.user_attrs[BASE])
+        now, began = self._fixed(tree), params.completed(json.loads(self.optuna.user_attrs[BASE]))
         for key in sorted(began.keys() | now.keys()):
             if now.get(key) != began.get(key):
                 raise TuningError(
