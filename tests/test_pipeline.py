@@ -106,8 +106,9 @@ def test_changing_an_architecture_that_is_not_in_use_runs_nothing(clone):
 
 def test_a_restored_experiment_is_tracked_all_the_same(clone):
     """The same parameters under two names, each in a temporary workspace: train is restored, each has its run."""
+    changes = ("-S", "model.cnn.activation=tanh", "-S", "train.diagnostics=true")
     for name in ("first", "second"):
-        output = clone("dvc", "exp", "run", "--temp", "-n", name, "-S", "model.cnn.activation=tanh")
+        output = clone("dvc", "exp", "run", "--temp", "-n", name, *changes)
         assert ("train" in ran(output)) == (name == "first"), output
     first, second = [[run for run in clone.runs() if run.info.run_name == name] for name in ("first", "second")]
     assert len(first) == len(second) == 1
@@ -116,7 +117,10 @@ def test_a_restored_experiment_is_tracked_all_the_same(clone):
     assert first[0].data.params["model.cnn.activation"] == "tanh"
     artifacts = Path(second[0].info.artifact_uri.removeprefix("file://"))
     assert artifacts.is_relative_to(clone.folder / "mlartifacts")
-    assert (artifacts / "figures/confusion.png").stat().st_size > 10_000
+    for figure in ("confusion", "gradients", "units"):
+        assert (artifacts / f"figures/{figure}.png").stat().st_size > 10_000
+    layers = (artifacts / "layers.csv").read_text().splitlines()
+    assert len(layers) == 1 + 3 * 5  # before the first epoch and after two: three layers with weights, two activations
     assert (clone.folder / "params.yaml").read_text().count("activation: tanh") == 0
 
 
@@ -153,7 +157,7 @@ def test_the_same_inputs_give_the_same_bytes(clone, tmp_path_factory, environmen
         stages = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
         outs = [out for stage in stages.values() for out in stage.get("outs", [])]
         hashes.append({out["path"]: out["md5"] for out in outs if not out["path"].startswith("metrics/runtime/")})
-    assert len(hashes[0]) == 13
+    assert len(hashes[0]) == 14
     assert hashes[0] == hashes[1]
 
 

@@ -116,13 +116,15 @@ def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupte
     small_params, data, tmp_path, arch
 ):
     """Deterministic kernels, bfloat16, channels_last: the same bytes again, and after an interruption."""
-    params = small_params({"train.device": "cuda", "train.epochs": 3, "model.arch": arch, "model.resnet.depth": 8})
-    whole = run(params, data, tmp_path / "whole")
+    changes = {"train.device": "cuda", "train.epochs": 3, "model.arch": arch, "model.resnet.depth": 8}
+    whole = run(small_params(changes), data, tmp_path / "whole")
+    params = small_params(changes | {"train.diagnostics": True})  # between recorded steps, and changes nothing
     with pytest.raises(KilledError):
         run(params, data, tmp_path / "parts", [kill_after(2)])
     resumed = run(params, data, tmp_path / "parts")
     assert digest(resumed.model) == digest(whole.model)
     assert resumed.history == whole.history
+    assert sorted({row["epoch"] for row in resumed.progress.layers}) == [0, 1, 2, 3]
 
 
 def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, processed, environment):

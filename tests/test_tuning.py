@@ -14,11 +14,12 @@ import pytest
 from optuna.trial import TrialState
 
 from pipeline import params
+from pipeline.errors import TuningError
 from pipeline.experiments import Repository
 from pipeline.tracking import live, store
 from pipeline.tracking.studies import StudyRun
 from pipeline.tuning import space
-from pipeline.tuning.study import Plan, Study
+from pipeline.tuning.study import BASE, Plan, Study
 from tests.clone import Clone
 
 # Long enough to be interrupted or given up before it ends, whatever the machine.
@@ -155,6 +156,23 @@ def searched(clone) -> Clone:
     clone.finished = clone(*TUNE, *options)
     clone.again = clone(*TUNE, *options)
     return clone
+
+
+def test_a_study_from_before_a_parameter_was_added_goes_on(clone):
+    """As long as the parameter has the value that does what was done then."""
+    base = params.read(clone.folder / "params.yaml")
+    write_space(clone, "older.yaml", {"train.lr": [0.1, 0.2]})
+    searched = space.read(clone.folder.parent / "older.yaml", base)
+    plan = Plan("older", 2, 1, "random", seed=0, startup=5)
+    study = Study(clone.folder, plan, searched)
+    began = json.loads(study.optuna.user_attrs[BASE])
+    older = {key: value for key, value in began.items() if key not in params.ADDED}
+    assert len(older) < len(began)
+    study.optuna.set_user_attr(BASE, json.dumps(older))
+    assert Study(clone.folder, plan, searched).base() == base
+    study.optuna.set_user_attr(BASE, json.dumps(older | {"data.train_share": 0.5}))
+    with pytest.raises(TuningError, match=r"data.train_share: found 1.0, but the search older began with 0.5"):
+        Study(clone.folder, plan, searched)
 
 
 def test_ctrl_c_ends_a_search_in_order(searched):
