@@ -15,7 +15,7 @@ from pipeline import imports, params
 HEAVY = ("torch", "mlflow", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "sklearn")
 
 
-STAGES = ["download", "preprocess", "train", "evaluate", "export", "track"]
+STAGES = ["download", "preprocess", "train", "evaluate", "inspect", "export", "track"]
 
 
 def measure(names: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:

@@ -198,10 +198,20 @@ def show(rev: str) -> None:
     table.add_column("result")
     table.add_column("value", justify="right")
     interval = f"{found['test/accuracy_low']:.2%} to {found['test/accuracy_high']:.2%}"
+    inspected = [  # results of before there was this stage, or with parts of it switched off, have fewer
+        (name, f"{found[key]:.2%}")
+        for name, key in (
+            ("accuracy on corrupted images", "inspect/corruption_accuracy"),
+            ("accuracy on shifted images", "inspect/shift_accuracy"),
+            ("predictions that shifts leave", "inspect/shift_consistency"),
+        )
+        if key in found
+    ]
     for name, value in (
         ("test accuracy", f"{found['test/accuracy']:.2%}"),
         ("  95 % interval", interval),
         ("test loss", f"{found['test/loss']:.4f}"),
+        *inspected,
         ("val accuracy", f"{found['val/accuracy']:.2%}"),
         ("multiply-accumulates an image", f"{found['model/macs']:,}"),
         ("training", f"{found['train/loop_seconds']:.0f} s on {found['train/device_name']}"),

@@ -132,6 +132,18 @@ def stratified_subset(labels: Labels, images: int, seed: int) -> npt.NDArray[np.
     return chosen
 
 
+def first_of_each_class(split: Split, images: int) -> Split:
+    """Return the first images of each class, equally many: `images` in all, or fewer where a class has not enough.
+
+    Args:
+        images: at least the number of classes; what does not divide equally is left out.
+    """
+    classes, counts = np.unique(split.labels, return_counts=True)
+    each = min(images // len(classes), counts.min())
+    chosen = np.sort(np.concatenate([np.flatnonzero(split.labels == label)[:each] for label in classes]))
+    return Split(split.images[chosen], split.labels[chosen])
+
+
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the exact mean and standard deviation of each channel in grey levels (0..255).
 

@@ -1,6 +1,8 @@
 """What a trained network says of images: probabilities, in one view or averaged over several."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +29,24 @@ VIEWS: dict[str, dict[View, float]] = {
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, *, batch_size: int, place: torch.device, view: View = PLAIN) -> Probs:
-    """Return (N, classes) float32 probabilities for all images of a split, in their order, computed in float32."""
+def predict(
+    model: nn.Module,
+    split: Split,
+    *,
+    batch_size: int,
+    place: torch.device,
+    change: Callable[[Tensor], Tensor] = lambda images: images,
+) -> Probs:
+    """Return (N, classes) float32 probabilities for all images of a split, in their order, computed in float32.
+
+    Args:
+        change: what each batch of (B, 3, H, W) uint8 images on the device becomes before the network sees it.
+    """
     device.prepare(place, deterministic=True)
     model = model.to(memory_format=torch.channels_last).to(place).eval()
     out = []
     for images, _ in batches(split, batch_size=batch_size, device=place):
-        out.append(model(seen(images, view)).softmax(1).cpu())
+        out.append(model(change(images)).softmax(1).cpu())
     return torch.cat(out).numpy()
 
 
@@ -52,7 +65,8 @@ def predict_views(model: nn.Module, split: Split, probs: Probs, options: Evaluat
         if view == PLAIN:
             found = probs[chosen]
         else:
-            found = predict(model, part, batch_size=options.batch_size, place=place, view=view)
+            look = partial(seen, view=view)
+            found = predict(model, part, batch_size=options.batch_size, place=place, change=look)
         mean += np.float32(weight) * found
     result = probs.copy()
     result[chosen] = mean
@@ -62,9 +76,16 @@ def predict_views(model: nn.Module, split: Split, probs: Probs, options: Evaluat
 def seen(images: Tensor, view: View) -> Tensor:
     """Return (N, C, H, W) uint8 images as a view shows them; edges moved in are reflections, as in augmentation."""
     mirror, by = view
-    if by:
-        height, width = images.shape[2:]
-        rows = augment.reflect(torch.arange(height, device=images.device) - by, height)
-        columns = augment.reflect(torch.arange(width, device=images.device) - by, width)
-        images = images[:, :, rows][..., columns]
+    images = moved(images, by, by) if by else images
     return images.flip(3) if mirror else images
+
+
+def moved(images: Tensor, down: int, right: int) -> Tensor:
+    """Return (N, C, H, W) images whose content is moved by less than H and W pixels (negative: up, left).
+
+    Edges moved in are reflections that do not repeat the edge pixel.
+    """
+    height, width = images.shape[2:]
+    rows = augment.reflect(torch.arange(height, device=images.device) - down, height)
+    columns = augment.reflect(torch.arange(width, device=images.device) - right, width)
+    return images[:, :, rows][..., columns]

@@ -49,8 +49,8 @@ class Row:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Parameters but for the seed and where the data came from."""
-        return {key: value for key, value in self.members[0].record.params.items() if key not in UNCOMPARED}
+        """Parameters but for the seed, where the data came from and what inspect looked at."""
+        return {key: value for key, value in self.members[0].record.params.items() if _tells_apart(key)}
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of every member that has it."""
@@ -75,7 +75,7 @@ def group(members: Iterable[Member]) -> list[Row]:
     """
     groups: dict[str, dict[Any, Member]] = {}
     for member in members:
-        kind = sorted((key, value) for key, value in member.record.params.items() if key not in UNCOMPARED)
+        kind = sorted((key, value) for key, value in member.record.params.items() if _tells_apart(key))
         number = 0
         while member.seed in groups.setdefault(key := repr((kind, member.record.dataset_hash, number)), {}):
             number += 1
@@ -113,6 +113,11 @@ def rank(rows: Sequence[Row], sort: str) -> list[Row]:
     cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "test/accuracy"))
     front = statistics.pareto(cost, gain)
     return [replace(row, best=number == 0, on_front=front[number]) for number, row in enumerate(rows)]
+
+
+def _tells_apart(key: str) -> bool:
+    """Say whether a parameter makes two results different kinds; those of inspect only decide what it looks at."""
+    return key not in UNCOMPARED and not key.startswith("inspect.")
 
 
 def _common_name(names: Sequence[str]) -> str:

@@ -218,6 +218,19 @@ class EvaluateParams(Section):
     calibration_bins: Annotated[int, Field(ge=2, le=100)]
 
 
+class InspectParams(Section):
+    """What is measured of the trained network beyond the test score."""
+
+    images: Annotated[int, Field(ge=CLASSES, le=1_000_000)]
+    """Test images that are looked at: the first ones of each class, equally many."""
+    corruptions: bool
+    shift: Annotated[int, Field(ge=0, le=IMAGE_SIDE // 2)]
+    """Largest shift along each axis in pixels; 0: none."""
+    shift_step: Annotated[int, Field(ge=1, le=IMAGE_SIDE // 2)]
+    """Distance between neighbouring shifts in pixels."""
+    seed: Seed
+
+
 class ExportParams(Section):
     """How close the exported graph must be."""
 
@@ -244,6 +257,7 @@ class Params(Section):
     model: ModelParams
     train: TrainParams
     evaluate: EvaluateParams
+    inspect: InspectParams
     export: ExportParams
     tracking: TrackingParams
 
@@ -421,6 +435,11 @@ def _combinations(params: Params) -> Iterator[str]:
         yield (
             f"train.resolutions: found {list(train.resolutions)}, expected [{IMAGE_SIDE}] with model.arch "
             f"{params.model.arch}, whose fully connected layers take images of one size; speednet and resnet take any"
+        )
+    if params.inspect.shift % params.inspect.shift_step:
+        yield (
+            f"inspect.shift: found {params.inspect.shift}, expected a multiple of inspect.shift_step, "
+            f"{params.inspect.shift_step}"
         )
     speednet = params.model.speednet
     if params.model.arch == "speednet" and (side - speednet.patch + 1) >> len(speednet.widths) < 1:

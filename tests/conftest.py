@@ -30,6 +30,7 @@ SMALL = {
     "train.epochs": 2,
     "train.batch_size": 100,
     "train.lr": 0.01,
+    "inspect.images": 100,
 }
 
 

@@ -39,6 +39,17 @@ def test_every_class_has_its_share_of_the_validation_images(val_images):
     assert (np.abs(np.bincount(LABELS[val], minlength=10) - exact) < 1).all()
 
 
+@pytest.mark.parametrize(("images", "each"), [(3, 1), (10, 3), (1000, 4)])
+def test_the_first_images_of_each_class_are_equally_many(images, each):
+    """Of three classes of 9, 4 and 7 images; where one has too few, it decides for all."""
+    labels = np.array([2, 0, 0, 1, 2, 2, 0, 0, 0, 1, 2, 0, 1, 0, 2, 1, 2, 2, 0, 0], np.uint8)
+    images_of = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
+    chosen = dataset.first_of_each_class(dataset.Split(images_of, labels), images)
+    expected = sorted(index for label in range(3) for index in np.flatnonzero(labels == label)[:each])
+    assert chosen.images.ravel().tolist() == expected
+    assert chosen.labels.tolist() == labels[expected].tolist()
+
+
 def test_balanced_classes_are_split_equally():
     """What CIFAR-10 is: equally many of each class."""
     labels = np.tile(np.arange(10, dtype=np.uint8), 100)

@@ -67,6 +67,7 @@ def test_a_wrong_value_gives_its_path_what_was_found_and_what_is_allowed(tmp_pat
             {"model.cnn.convs_per_block": [1, 2]},
             "model.cnn.convs_per_block: found 2 numbers, expected one for each of the 3",
         ),
+        ({"inspect.shift_step": 3}, "inspect.shift: found 8, expected a multiple of inspect.shift_step, 3"),
         ({"data.dataset": "shapes10", "data.shapes10.train_images": 4000}, "data.val_images: found 5000"),
     ],
 )
@@ -129,7 +130,7 @@ def test_effective_values_leave_out_what_is_not_in_use(tmp_path):
     assert set(params.effective("export")) == {"export.tolerance", "export.batch_size", "export.min_accuracy"}
 
 
-@pytest.mark.parametrize("stage", ["download", "preprocess", "train", "evaluate", "export", "track"])
+@pytest.mark.parametrize("stage", ["download", "preprocess", "train", "evaluate", "inspect", "export", "track"])
 def test_every_stage_reports_a_mistake_before_it_imports_torch(tmp_path, stage, environment):
     """In one line, without a traceback, and at once: what takes seconds to import comes later."""
     path = write_params(tmp_path / "params.yaml", {"train.epochs": 0})

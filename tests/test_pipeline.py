@@ -1,4 +1,4 @@
-"""The six stages by the real dvc in a clone of this repository, on a small generated dataset."""
+"""The seven stages by the real dvc in a clone of this repository, on a small generated dataset."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from pipeline.experiments import Repository
 from tests.clone import Clone, ran
 from tests.conftest import SMALL, write_params
 
-STAGES = ["download", "preprocess", "train", "evaluate", "export", "track"]
+STAGES = ["download", "preprocess", "train", "evaluate", "inspect", "export", "track"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_run_is_complete_in_mlflow(clone):
     assert run.data.params["model.cnn.widths"] == "[8, 16]"
     assert run.data.params["train.lr"] == "0.01"
     assert not any(key.startswith("model.resnet") for key in run.data.params)
-    for name in ("preprocess", "train", "evaluate", "export", "runtime/train", "runtime/export"):
+    for name in ("preprocess", "train", "evaluate", "inspect", "export", "runtime/train", "runtime/export"):
         for key, value in clone.metrics(name).items():
             if isinstance(value, int | float):
                 assert run.data.metrics[key] == value, key
@@ -70,6 +70,8 @@ def test_the_run_is_complete_in_mlflow(clone):
     assert {"params.yaml", "history.csv", "layers.csv", "predictions.csv", "MODEL_CARD.md", "figures"} <= names
     figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "figures")}
     assert figures == {"augmentations.png", "training.png", "confusion.png", "reliability.png", "mistakes.png"}
+    inspection = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "inspection")}
+    assert inspection == {f"{name}.{kind}" for name in ("corruptions", "shifts", "layers") for kind in ("csv", "png")}
 
 
 def test_the_registered_model_predicts_what_the_pipeline_predicted(clone):
@@ -157,7 +159,7 @@ def test_the_same_inputs_give_the_same_bytes(clone, tmp_path_factory, environmen
         stages = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
         outs = [out for stage in stages.values() for out in stage.get("outs", [])]
         hashes.append({out["path"]: out["md5"] for out in outs if not out["path"].startswith("metrics/runtime/")})
-    assert len(hashes[0]) == 14
+    assert len(hashes[0]) == 16
     assert hashes[0] == hashes[1]
 
 

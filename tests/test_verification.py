@@ -27,8 +27,8 @@ def test_a_revision_is_bit_identical_when_run_again(clone):
     """All stages run, none is restored, nothing in the repository changes, MLflow is left alone."""
     runs, status = len(clone.runs()), clone("git", "status", "--short")
     output = verify(clone, "HEAD", 0)
-    assert ran(output) == ["download", "preprocess", "train", "evaluate", "export"]
-    assert "HEAD: bit-identical: all 14 outputs have the hashes that dvc.lock recorded" in output
+    assert ran(output) == ["download", "preprocess", "train", "evaluate", "inspect", "export"]
+    assert "HEAD: bit-identical: all 16 outputs have the hashes that dvc.lock recorded" in output
     assert len(clone.runs()) == runs
     assert clone("git", "status", "--short") == status == ""
     assert not list((clone.folder / ".dvc/tmp").glob("verify-*"))
@@ -42,7 +42,7 @@ def test_what_differs_is_named_with_its_size(clone):
     training.write_text(text.replace("momentum=params.momentum", "momentum=0.5 * params.momentum"))
     clone("git", "commit", "-q", "-a", "-m", "Other code, old results")
     output = verify(clone, "HEAD", 1)
-    assert "of 14 outputs differ: metrics/train.json, model, results/history.csv" in output
+    assert "of 16 outputs differ: metrics/train.json, model, results/history.csv" in output
     (weights,) = [line for line in output.splitlines() if line.startswith("first model/weights.safetensors: ")]
     assert 0 < float(weights.split("by ")[1].split()[0]) < 10
     assert "device, threads and library versions are those of then" in output

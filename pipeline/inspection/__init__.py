@@ -1,1 +1,1 @@
-"""What a trained network has learned, and what it can stand."""
+"""A look inside a trained network: what it detects, what its answers rest on, where it errs, what it can stand."""

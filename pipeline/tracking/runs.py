@@ -189,7 +189,8 @@ def artifacts(record: Results) -> dict[str, str]:
     shown |= {path["train"]["history"]: "", path["evaluate"]["predictions"]: ""}
     if "layers" in path["train"]:  # results of earlier versions have none
         shown[path["train"]["layers"]] = ""
-    return shown | {path["preprocess"]["preview"]: "figures", path["evaluate"]["figures-dir"]: "figures"}
+    shown |= {path["preprocess"]["preview"]: "figures", path["evaluate"]["figures-dir"]: "figures"}
+    return shown | ({path["inspect"]["out"]: "inspection"} if "inspect" in path else {})
 
 
 def needed(record: Results) -> list[str]:
