@@ -102,6 +102,17 @@ def test_seeds_make_one_row_and_are_tested_by_their_means(tmp_path):
     assert "n = 1: one seed says nothing of how much another seed would change" in text
 
 
+def test_how_inspect_looked_at_a_network_makes_no_other_kind(tmp_path):
+    """Seeds from before that stage are in one row with those after it, and its settings are no column."""
+    forge = Forge(tmp_path / "repository")
+    forge.commit(predicted=forge.right())
+    for seed, settings in enumerate(({}, {"inspect.images": 1000}, {"inspect.images": 500})):
+        forge.experiment(f"a-{seed}", predicted=forge.right(range(seed)), params={"train.seed": seed + 1, **settings})
+    found = compared(forge, "a-0", "a-1", "a-2", baseline="a-0")
+    assert [len(row.members) for row in found.rows] == [3]
+    assert found.differing == ()
+
+
 def test_one_result_under_several_names_counts_once(tmp_path):
     """The experiment keeps its name when its result is committed; two of a seed that differ stay two rows."""
     forge = Forge(tmp_path / "names")

@@ -130,6 +130,7 @@ def test_results_of_a_revision_can_be_shown_and_compared(clone):
     """`python -m pipeline show` and DVC's own diffs read what the stages wrote."""
     shown = clone(sys.executable, "-m", "pipeline", "show", "first")
     assert "test accuracy" in shown
+    assert "accuracy on corrupted images" in shown
     assert "shapes10" in shown
     with Repository(clone.folder) as repository:
         first, other = (repository.results(repository.resolve(name)).metrics for name in ("first", "plain"))

@@ -87,8 +87,8 @@ def _quantised(planes: Tensor, table: tuple[tuple[int, ...], ...], quality: int)
     basis = _cosines().to(planes.device)
     step = torch.tensor(steps(table, quality), dtype=torch.float32, device=planes.device)
     blocks = planes.reshape(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
-    # As in libjpeg: coefficients are whole eighths, and halves of a step are rounded away from 0. Both matter: a block's
-    # mean is often half a step off, and so are many coefficients of what was a JPEG file before.
+    # As in libjpeg: coefficients are whole eighths, and halves of a step go away from 0. Both matter: the mean of a
+    # block is often half a step, and so are many coefficients of what was a JPEG file before.
     eighths = (8 * (basis @ blocks @ basis.T)).round()
     levels = eighths.sign() * ((eighths.abs() + 4 * step) / (8 * step)).floor()
     values = (basis.T @ (levels * step) @ basis).transpose(3, 4).reshape(planes.shape)
