@@ -80,6 +80,7 @@ def test_every_activation_layer_of_a_network_has_its_row(data, cpu):
         dropout=0.0,
         hidden=(7,),
         init="kaiming",
+        init_scale=1.0,
     )
     part = Split(data["test"].images[:20], data["test"].labels[:20])
     for arch, params, expected in (("cnn", cnn, [4, 6, 6, 7]), ("speednet", speednet, [24, 5, 6])):
