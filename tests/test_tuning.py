@@ -187,7 +187,7 @@ def test_ctrl_c_ends_a_search_in_order(searched):
 
 def test_an_interrupted_search_ends_with_all_its_trials_and_none_twice(searched):
     """Four trials, four experiments; the first went on at its last epoch, and was waited for when it was killed."""
-    assert "search-0000  still running since the search was killed: waiting for it" in searched.finished
+    assert "search-0000  still running since the command was killed: waiting for it" in searched.finished
     assert f"epoch   1/{EPOCHS}" in (log := (searched.folder / ".tune/search/search-0000.log").read_text())
     assert "restored" in log
     assert "(4/4 finished)" in searched.finished
@@ -325,7 +325,7 @@ def test_the_run_of_a_study_is_opened_again_and_survives_its_store(tmp_path, mon
     again.best("one-0000", 0.5, {"train.lr": 0.1}, 1)
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: MLflow: ")
-    assert warning.endswith("; the search goes on")
+    assert warning.endswith("; the experiments go on")
 
 
 def test_a_dry_run_prints_what_the_search_will_try(searched):

@@ -1,12 +1,9 @@
 """The command: open a study, search, print the best; or print what would be tried."""
 
-import signal
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-import filelock
 import optuna
 from optuna.trial import TrialState
 from rich.console import Console
@@ -14,9 +11,11 @@ from rich.table import Table
 
 from pipeline import params
 from pipeline.errors import ParamsError, TuningError
+from pipeline.running.display import rounded
+from pipeline.running.launcher import end_in_order, only_one
 from pipeline.tracking.studies import StudyRun
 from pipeline.tuning import space
-from pipeline.tuning.display import TuningDisplay, rounded
+from pipeline.tuning.display import TuningDisplay
 from pipeline.tuning.search import Search
 from pipeline.tuning.space import Space
 from pipeline.tuning.study import FOLDER, Plan, Study, ask
@@ -43,17 +42,15 @@ def run(root: Path, file: Path, plan: Plan) -> bool:
             too many trials failed.
     """
     searched = _space(root, file, plan)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end in order, as with Ctrl-C
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
-    with ExitStack() as stack:
-        stack.enter_context(_only_one(root / FOLDER, plan))
+    end_in_order()
+    busy = TuningError(f"the search {plan.name} is running already; another needs another --name")
+    with only_one(root / FOLDER, plan.name, busy):
         study = Study(root, plan, searched)
         tracked = _track(study)
-        display = stack.enter_context(TuningDisplay(study))
         status = "FAILED"
         try:
-            complete = Search(study, tracked, display).run()
+            with TuningDisplay(study) as display:
+                complete = Search(study, tracked, display).run()
             status = "FINISHED" if complete else "KILLED"
         finally:
             if tracked:
@@ -95,15 +92,6 @@ def _space(root: Path, file: Path, plan: Plan) -> Space:
     if plan.sampler == "grid":
         searched.grid()
     return searched
-
-
-def _only_one(folder: Path, plan: Plan) -> AbstractContextManager[object]:
-    """Keep a second search of this name away while the block runs."""
-    folder.mkdir(exist_ok=True)
-    try:
-        return filelock.FileLock(folder / f"{plan.name}.lock").acquire(blocking=False)
-    except filelock.Timeout:
-        raise TuningError(f"the search {plan.name} is running already; another needs another --name") from None
 
 
 def _track(study: Study) -> StudyRun | None:

@@ -72,7 +72,7 @@ class Experiment:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the search alone, which then ends its experiments in order
+                start_new_session=True,  # Ctrl-C is for who started it, which then ends its experiments in order
             )
 
     def running(self) -> bool:
