@@ -280,6 +280,43 @@ def tune(
         raise typer.Exit(130)  # what shells say of a command that Ctrl-C ended
 
 
+@app.command()
+def study(
+    name: Annotated[str | None, typer.Argument(help="Which; studies/NAME.yaml describes it.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Print the studies there are.")] = False,
+    data: Annotated[
+        Literal["cifar10", "shapes10"] | None, typer.Option(help="On which images; default: those of params.yaml.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="In its large setting, for a GPU; default: the small one.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Experiments that run at once.")] = 1,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-S", metavar="KEY=VALUE", help="A parameter for all experiments; several times."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the experiments and run nothing.")] = False,
+) -> None:
+    """Test a claim about CNNs: run those of its experiments that are missing, then write docs/studies/NAME.md.
+
+    Ctrl-C loses nothing: the same command goes on.
+    """
+    if listed == (name is not None):
+        raise typer.BadParameter("name either a study or --list")
+    from pipeline.studies import plan
+    from pipeline.studies import run as command
+
+    root = Path.cwd()
+    if name is None:
+        command.listing(root)
+        return
+    planned = plan.make(root, name, dataset=data, scale="full" if full else "small", given=given or ())
+    if dry_run:
+        command.preview(root, planned)
+    elif not command.run(root, planned, jobs):
+        raise typer.Exit(130)  # what shells say of a command that Ctrl-C ended
+
+
 def main() -> None:
     """Run the command line; what a user can cause ends in one line and exit code 1."""
     stage.guard(app)

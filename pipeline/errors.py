@@ -55,3 +55,7 @@ class TuningError(PipelineError):
 
 class InspectionError(PipelineError):
     """A trained network does not have what was to be looked at."""
+
+
+class StudyError(PipelineError):
+    """A study does not exist, has mistakes, or cannot begin or go on."""

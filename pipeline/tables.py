@@ -143,7 +143,7 @@ def for_terminal(table: Table, width: int) -> RichTable:
 
 def to_markdown(comparison: Comparison) -> str:
     """Return the tables and their explanation, shortened to what a pull request takes."""
-    parts = [_markdown(table) for table in tables(comparison)]
+    parts = [markdown(table) for table in tables(comparison)]
     tail = "\n".join(f"- {line}" for line in explanation(comparison))
     room = MARKDOWN_LIMIT - len(tail.encode()) - 100
     while sum(len(part.encode()) for part in parts) > room:
@@ -168,7 +168,8 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
     files.write_text(path, text)
 
 
-def _markdown(table: Table) -> str:
+def markdown(table: Table) -> str:
+    """Return a table as Markdown, its title above it in bold."""
     rule = ["---"] * table.text + ["---:"] * (len(table.head) - table.text)
     lines = [table.head, rule, *table.rows]
     return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)

@@ -1,5 +1,6 @@
-"""The run of a hyperparameter search, whose trials' runs are its children."""
+"""The run of a search or a study, whose experiments' runs are its children."""
 
+import math
 import sys
 import threading
 import time
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 PARENT_TAG = "mlflow.parentRunId"
 STUDY_TAG = "study"
 PRUNED_TAG = "pruned"
+VERDICT_TAG = "verdict"
 
 
 class StudyRun:
-    """The run of a search: it says what was searched and what was best, and the runs of the trials are its children.
+    """The run of a search or study: what was tried and what came out; the runs of the experiments are its children.
 
-    A store that fails in the middle of a search costs a warning: the trials' results are in git.
+    A store that fails meanwhile costs a warning: the experiments' results are in git.
     """
 
     def __init__(self, root: Path, mlflow_experiment: str, name: str, run_id: str | None) -> None:
@@ -55,16 +57,20 @@ class StudyRun:
         """Note the best experiment of the first `trials` trials, its val/accuracy and its parameters."""
         self._try(lambda: self._best(experiment, value, values, trials))
 
+    def conclude(self, verdict: str, quantities: Mapping[str, float]) -> None:
+        """Note what a study says of its claim, and the numbers behind it; those that are not known are left out."""
+        self._try(lambda: self._conclude(verdict, quantities))
+
     def end(self, status: str) -> None:
-        """Set the status: "FINISHED", or "KILLED" if the search is to go on later."""
+        """Set the status: "FINISHED", or "KILLED" if it is to go on later."""
         self._try(lambda: self.client.set_terminated(self.run_id, status))
 
     def _try(self, action: Callable[[], object]) -> None:
         try:
             with self.lock:
                 action()
-        except Exception as error:  # a store may fail in any way; a search must survive all of them
-            print(f"warning: MLflow: {store.short(error)}; the search goes on", file=sys.stderr, flush=True)
+        except Exception as error:  # a store may fail in any way; what runs must survive all of them
+            print(f"warning: MLflow: {store.short(error)}; the experiments go on", file=sys.stderr, flush=True)
 
     def _exists(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -98,3 +104,11 @@ class StudyRun:
         tags = {"best.experiment": experiment, **{f"best.{key}": text_of(found) for key, found in values.items()}}
         metrics = [Metric("best/val/accuracy", value, int(time.time() * 1000), trials)]
         self.client.log_batch(self.run_id, metrics, tags=[RunTag(key, text) for key, text in tags.items()])
+
+    def _conclude(self, verdict: str, quantities: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, value, now, 0) for key, value in quantities.items() if not math.isnan(value)]
+        self.client.log_batch(self.run_id, metrics=metrics)
+        self.client.set_tag(self.run_id, VERDICT_TAG, verdict)

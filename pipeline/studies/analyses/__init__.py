@@ -1,0 +1,10 @@
+"""How each study is read: `ANALYSES`, a dict from the name of a file in studies/ to its analysis."""
+
+from pipeline.studies.analyses import conv_or_dense, depth_and_width, pooling
+from pipeline.studies.analysis import Analysis
+
+ANALYSES: dict[str, Analysis] = {
+    "conv-or-dense": conv_or_dense.ANALYSIS,
+    "depth-and-width": depth_and_width.ANALYSIS,
+    "pooling": pooling.ANALYSIS,
+}

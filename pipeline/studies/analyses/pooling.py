@@ -1,0 +1,76 @@
+"""Pooling: what it saves in computation and weights, where it saves them, and what that costs in accuracy."""
+
+import numpy as np
+
+from pipeline.studies import counts
+from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
+from pipeline.studies.charts import Panel, bars
+from pipeline.studies.collected import Collected
+from pipeline.tables import Table
+
+POOLED, WITHOUT = ("max", "average"), "none"
+"""The variants that pool, and the one that keeps every pixel; `stride` is shown beside them and not judged."""
+
+QUANTITIES = {
+    "macs_ratio": Quantity("MACs with pooling over those without, the higher of max and average", ".2f"),
+    "weights_ratio": Quantity("weights with pooling over those without, the higher of max and average", ".2f"),
+    "accuracy_loss": Quantity("points of test accuracy lost by pooling, the more of max and average", ".1f"),
+}
+
+
+def analyse(collected: Collected) -> Findings:
+    """Compare networks that differ in nothing but `model.cnn.pooling`."""
+    found = {name: counts.network(collected.settings(name).model) for name in collected.variants}
+    whole = found[WITHOUT]
+    accuracy = {name: collected.mean(name, "test/accuracy") for name in found}
+    quantities = {
+        "macs_ratio": max(found[name].macs / whole.macs for name in POOLED),
+        "weights_ratio": max(found[name].parameters / whole.parameters for name in POOLED),
+        "accuracy_loss": 100 * (accuracy[WITHOUT] - np.min([accuracy[name] for name in POOLED])),  # min() drops NaN
+    }
+    rows = tuple(
+        (
+            name,
+            f"{found[name].macs:,}",
+            f"{found[name].parameters:,}",
+            f"{found[name].conv_parameters:,}",
+            f"{found[name].dense_parameters:,}",
+            with_spread(seconds_per_epoch(collected, name)),
+            with_spread(collected.values(name, "test/accuracy"), 100),
+            with_spread(collected.values(name, "train/accuracy"), 100),
+            counted(collected, name),
+        )
+        for name in collected.variants
+    )
+    counted_columns = ("MACs", "parameters", "of convolutions", "of dense layers")
+    head = ("pooling", *counted_columns, "s per epoch", "test, %", "train, %", "n")
+    panels = [
+        Panel("Computation", "MACs an image", [[count.macs] for count in found.values()]),
+        Panel("Weights", "trainable parameters", [[count.parameters] for count in found.values()]),
+        Panel("Time", "seconds per epoch", [seconds_per_epoch(collected, name) for name in found], ".1f"),
+        Panel("Accuracy", "test accuracy, %", [_percent(collected, name) for name in found], ".1f"),
+    ]
+    caption = (
+        f"With max pooling the network computes {found['max'].macs / whole.macs:.0%} and has "
+        f"{found['max'].parameters / whole.parameters:.0%} of the weights of the one without"
+    )
+    return Findings(
+        quantities,
+        (Table("The same network with each kind of pooling", head, rows),),
+        (Picture("", f"{caption}. Dots: seeds.", lambda path: bars(path, list(found), panels, caption)),),
+    )
+
+
+def seconds_per_epoch(collected: Collected, variant: str) -> list[float]:
+    """Return how long an epoch of training took, by seed."""
+    pairs = zip(
+        collected.values(variant, "train/loop_seconds"), collected.values(variant, "train/epochs"), strict=True
+    )
+    return [seconds / epochs for seconds, epochs in pairs]
+
+
+def _percent(collected: Collected, variant: str) -> list[float]:
+    return [100 * value for value in collected.values(variant, "test/accuracy")]
+
+
+ANALYSIS = Analysis(QUANTITIES, analyse)

@@ -1,0 +1,89 @@
+"""What a study's analysis gives: tables, pictures, the quantities that the rule looks at; and the rule's verdict."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pipeline.studies.collected import Collected
+from pipeline.studies.spec import Condition
+from pipeline.tables import ABSENT, Table
+
+
+class Verdict(StrEnum):
+    """What the numbers allow to say of the claim."""
+
+    HOLDS = "holds"
+    IN_PART = "holds in part"
+    NOT_HERE = "does not hold here"
+    UNDECIDED = "cannot be decided"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that conditions can look at: what it is, and how it is written (as in f"{value:{form}}")."""
+
+    meaning: str
+    form: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: what is added to the page's name for its file, its caption, and what draws it."""
+
+    suffix: str
+    caption: str
+    draw: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an analysis found.
+
+    Attributes:
+        quantities: a value for each quantity of the analysis; NaN: it can't be had, e.g. as a training diverged.
+    """
+
+    quantities: dict[str, float]
+    tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """How a study is read: the quantities it gives, by name, and what computes them from the results."""
+
+    quantities: Mapping[str, Quantity]
+    analyse: Callable[[Collected], Findings]
+
+
+def decide(rule: Sequence[Condition], quantities: Mapping[str, float]) -> Verdict:
+    """Judge a claim.
+
+    It holds if all conditions are met, does not hold here if no essential one is, and holds in part otherwise; if a
+    quantity is not known (NaN), nothing is said.
+    """
+    if any(math.isnan(quantities[condition.quantity]) for condition in rule):
+        return Verdict.UNDECIDED
+    met = [condition.met(quantities[condition.quantity]) for condition in rule]
+    if all(met):
+        return Verdict.HOLDS
+    essential = [found for condition, found in zip(rule, met, strict=True) if condition.essential]
+    return Verdict.IN_PART if any(essential) else Verdict.NOT_HERE
+
+
+def with_spread(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:
+    """Write the mean of values, and of several their standard deviation (n - 1)."""
+    if not values:
+        return ABSENT
+    text = f"{statistics.fmean(values) * factor:,.{digits}f}"
+    return f"{text} ± {statistics.stdev(values) * factor:.{digits}f}" if len(values) > 1 else text
+
+
+def counted(collected: Collected, variant: str) -> str:
+    """Write how many of a variant's trainings the numbers are of, and how many diverged."""
+    reasons = list(collected.of(variant)["diverged"])
+    diverged = sum(bool(reason) for reason in reasons)
+    return f"{len(reasons) - diverged}" + (f" ({diverged} diverged)" if diverged else "")

@@ -1,0 +1,85 @@
+"""What the experiments of a study have left, as one table and whatever files an analysis asks for."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pipeline.errors import ResultsError
+from pipeline.experiments import Repository
+from pipeline.params import Params
+
+if TYPE_CHECKING:  # planning looks at the analyses, which look at what is collected
+    from pipeline.studies.existing import Found
+    from pipeline.studies.plan import Plan
+
+
+class Collected:
+    """The results of a study.
+
+    Attributes:
+        rows: one row for each experiment, whose name is the index: "variant", "seed", "diverged" (why, or ""), all
+            parameters and all metrics by their full names; metrics of a training that diverged are absent (NaN).
+    """
+
+    def __init__(
+        self, repository: Repository, plan: "Plan", found: "Mapping[str, Found]", diverged: Mapping[str, str]
+    ) -> None:
+        self.repository, self.plan, self.found = repository, plan, found
+        lines = []
+        for planned in plan.experiments:
+            metrics = found[planned.name].record.metrics if planned.name in found else {}
+            own = {"variant": planned.variant, "seed": planned.seed, "diverged": diverged.get(planned.name, "")}
+            lines.append({**planned.settings.effective(), **metrics, **own})
+        self.rows = pd.DataFrame(lines, index=[planned.name for planned in plan.experiments])
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants in the order of the study's file."""
+        return self.plan.variants
+
+    def settings(self, variant: str) -> Params:
+        """Return a variant's parameters, with its first seed."""
+        return self.plan.settings(variant)
+
+    def of(self, variant: str) -> pd.DataFrame:
+        """Return the rows of a variant."""
+        return self.rows[self.rows["variant"] == variant]
+
+    def values(self, variant: str, metric: str) -> list[float]:
+        """Return a metric of a variant's experiments, by seed; those that diverged have none."""
+        if metric not in self.rows:
+            return []
+        return [float(value) for value in self.of(variant)[metric] if not pd.isna(value)]
+
+    def mean(self, variant: str, metric: str) -> float:
+        """Return the mean of a metric over a variant's seeds, NaN if there is none."""
+        values = self.values(variant, metric)
+        return sum(values) / len(values) if values else math.nan
+
+    def read(self, name: str, path: str) -> bytes:
+        """Return any file that an experiment left, whoever holds it: git, DVC's cache or a remote.
+
+        Args:
+            name: of the experiment, as in the index of `rows`.
+            path: relative to the repository, e.g. "results/history.csv".
+
+        Raises:
+            ResultsError: it diverged, or nobody has the file.
+        """
+        if name not in self.found:
+            raise ResultsError(f"{name}: its training diverged, so it left no {path}")
+        found = self.found[name]
+        return self.repository.output(found.revision, found.record, path)
+
+    def history(self, name: str) -> pd.DataFrame:
+        """Return the epochs of an experiment's training: "epoch" (from 1), "val/accuracy" and so on.
+
+        Raises:
+            ResultsError: it diverged, or nobody has them.
+        """
+        if name not in self.found:
+            raise ResultsError(f"{name}: its training diverged, so it left no history")
+        found = self.found[name]
+        return pd.DataFrame(self.repository.history(found.revision, found.record))

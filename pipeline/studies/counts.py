@@ -1,0 +1,75 @@
+"""Weights and multiply-accumulates of networks that are built without memory for their weights.
+
+torch is imported where it is used: it takes seconds, and a study's plan is to be shown at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.params import CLASSES, IMAGE_SIDE, ModelParams, architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Count:
+    """Trainable parameters and multiply-accumulates for one image; parameters also of two kinds of layers alone."""
+
+    parameters: int
+    macs: int
+    conv_parameters: int
+    dense_parameters: int
+
+
+def network(params: ModelParams) -> Count:
+    """Count what a network of these parameters has and computes for an image of 32 x 32 px."""
+    from pipeline import models
+
+    section = architecture(params)
+    mean, std = (0.0,) * CHANNELS, (1.0,) * CHANNELS
+    return _count(lambda: models.build(params.arch, section, mean=mean, std=std, classes=CLASSES), IMAGE_SIDE)
+
+
+def dense_layer(side: int, units: int) -> Count:
+    """Count a fully connected layer without bias that takes a colour image of side x side px."""
+    from torch import nn
+
+    return _count(lambda: _on_images(nn.Flatten(), nn.Linear(CHANNELS * side * side, units, bias=False)), side)
+
+
+def conv_layer(side: int, filters: int) -> Count:
+    """Count a 3x3 convolution without bias that takes a colour image of side x side px and keeps its side."""
+    from torch import nn
+
+    return _count(lambda: _on_images(nn.Conv2d(CHANNELS, filters, 3, padding=1, bias=False)), side)
+
+
+def _count(build: "Callable[[], nn.Module]", side: int) -> Count:
+    import torch
+    from torch import nn
+
+    from pipeline import cost
+
+    with torch.device("meta"):
+        model = build()
+    parameters, macs = cost.cost(model, side)
+    return Count(parameters, macs, _parameters(model, nn.Conv2d), _parameters(model, nn.Linear))
+
+
+def _on_images(*layers: "nn.Module") -> "nn.Sequential":
+    """Put before layers what turns grey levels into their input."""
+    import torch
+    from torch import nn
+
+    from pipeline.models.layers import Normalize
+
+    return nn.Sequential(Normalize(torch.zeros(CHANNELS), torch.ones(CHANNELS)), *layers)
+
+
+def _parameters(model: "nn.Module", kind: "type[nn.Module]") -> int:
+    layers = (module for module in model.modules() if isinstance(module, kind))
+    return sum(weights.numel() for layer in layers for weights in layer.parameters() if weights.requires_grad)

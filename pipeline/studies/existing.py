@@ -1,0 +1,41 @@
+"""Which experiments of a study are there already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.errors import ResultsError
+from pipeline.experiments import Repository, Revision
+from pipeline.results import Results
+from pipeline.studies.plan import Planned, difference
+
+
+@dataclass(frozen=True)
+class Found:
+    """An experiment that is there, with its record."""
+
+    revision: Revision
+    record: Results
+
+
+def find(repository: Repository, planned: Planned, known: Mapping[str, list[Revision]]) -> Found | None:
+    """Return the experiment of a planned one's name that carries its results; None: there is none.
+
+    Args:
+        known: all experiments by name: those of several commits may share one.
+    """
+    for revision in known.get(planned.name, ()):
+        try:
+            record = repository.results(revision)
+        except ResultsError:
+            continue
+        if difference(planned, record.params) is None:
+            return Found(revision, record)
+    return None
+
+
+def by_name(repository: Repository) -> dict[str, list[Revision]]:
+    """Return all experiments by name, the latest of each name first."""
+    known: dict[str, list[Revision]] = {}
+    for revision in reversed(repository.experiments()):
+        known.setdefault(str(revision.experiment), []).append(revision)
+    return known

@@ -1,0 +1,129 @@
+"""docs/studies/NAME.md: a claim, what was measured, and what that says of it; the same bytes for the same results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import files, tables
+from pipeline.results import text_of
+from pipeline.studies.analyses import ANALYSES
+from pipeline.studies.analysis import Analysis, Findings, Verdict, decide
+from pipeline.studies.collected import Collected
+from pipeline.studies.plan import Plan
+from pipeline.studies.spec import Condition, Overrides
+from pipeline.tables import ABSENT, Table
+
+FOLDER = "docs/studies"
+MACHINE = ("device_name", "threads", "precision", "platform", "python", "torch")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page: where it is, its verdict, and a sentence for each condition."""
+
+    path: Path
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+
+def write(root: Path, results: Collected, findings: Findings) -> Written:
+    """Write the page of a study and its figures.
+
+    Args:
+        root: the repository.
+    """
+    plan = results.plan
+    analysis, study = ANALYSES[plan.name], plan.study
+    verdict = decide(study.rule, findings.quantities)
+    pictures = []
+    for picture in findings.pictures:
+        file = root / FOLDER / f"{plan.name}{picture.suffix}.png"
+        picture.draw(file)
+        pictures.append(f"![{picture.caption}]({file.name})\n\n{picture.caption}")
+    data = _values(results, "data/name")
+    parts = [
+        f"# {study.claim}",
+        f"Source: {study.source}",
+        f"**This {verdict}**, as measured on {data} in the setting `{plan.scale}`.",
+        tables.markdown(_rule(study.rule, analysis, findings)),
+        "A claim holds if all conditions are met, does not hold here if none of the essential ones is, and holds in "
+        "part otherwise.",
+        *pictures,
+        *(tables.markdown(table) for table in findings.tables),
+        *(["## What to bear in mind", "\n".join(f"- {note}" for note in study.notes)] if study.notes else []),
+        "## What was run",
+        tables.markdown(_experiments(plan)),
+        "\n".join(f"- {line}" for line in _circumstances(results, data)),
+        f"```sh\n{plan.command}\n```",
+    ]
+    path = root / FOLDER / f"{plan.name}.md"
+    files.write_text(path, "\n\n".join(parts) + "\n")
+    return Written(path, verdict, tuple(_reason(condition, analysis, findings) for condition in study.rule))
+
+
+def _reason(condition: Condition, analysis: Analysis, findings: Findings) -> str:
+    found, needed = _found(condition, analysis, findings), _needed(condition, analysis)
+    said = "yes" if condition.met(findings.quantities[condition.quantity]) else "no"
+    return f"{condition.text}: {said}. {analysis.quantities[condition.quantity].meaning}: {found}, expected {needed}"
+
+
+def _found(condition: Condition, analysis: Analysis, findings: Findings) -> str:
+    value = findings.quantities[condition.quantity]
+    return ABSENT if value != value else f"{value:{analysis.quantities[condition.quantity].form}}"
+
+
+def _needed(condition: Condition, analysis: Analysis) -> str:
+    form = analysis.quantities[condition.quantity].form
+    if condition.at_least is not None:
+        return f"at least {condition.at_least:{form}}"
+    return f"at most {condition.at_most:{form}}"
+
+
+def _rule(rule: Sequence[Condition], analysis: Analysis, findings: Findings) -> Table:
+    rows = tuple(
+        (
+            condition.text,
+            "yes" if condition.essential else "no",
+            analysis.quantities[condition.quantity].meaning,
+            _needed(condition, analysis),
+            _found(condition, analysis, findings),
+            "yes" if condition.met(findings.quantities[condition.quantity]) else "no",
+        )
+        for condition in rule
+    )
+    return Table("Conditions", ("condition", "essential", "measured", "expected", "found", "met"), rows, text=3)
+
+
+def _experiments(plan: Plan) -> Table:
+    """Return what each variant changes; what all share is said below."""
+    rows = []
+    for variant in plan.variants:
+        planned = [one for one in plan.experiments if one.variant == variant]
+        rows.append((variant, _assignments(plan.own(variant)), ", ".join(str(one.seed) for one in planned)))
+    return Table("Experiments", ("variant", "its parameters", "seeds"), tuple(rows), text=3)
+
+
+def _assignments(values: Overrides) -> str:
+    return ", ".join(f"`{key}={text_of(value)}`" for key, value in values.items()) or ABSENT
+
+
+def _circumstances(results: Collected, data: str) -> list[str]:
+    plan = results.plan
+    train, val, test = (_values(results, f"data/{split}_images") for split in ("train", "val", "test"))
+    commits = sorted({str(found.revision.baseline)[:7] for found in results.found.values()})
+    lines = [
+        f"data: {data}; {train} training, {val} validation and {test} test images",
+        f"compared: {plan.study.measure}",
+        f"setting `{plan.scale}`, {plan.setting.about}: {_assignments(plan.shared)}",
+        f"all else as in `params.yaml` of commit {', '.join(commits) or ABSENT}",
+        "machine: " + ", ".join(f"{key} {_values(results, f'train/{key}')}" for key in MACHINE),
+    ]
+    return lines + [f"{name} diverged: {reason}" for name, reason in results.rows["diverged"].items() if reason]
+
+
+def _values(results: Collected, metric: str) -> str:
+    """Write what all experiments recorded; several values where they differ."""
+    if metric not in results.rows:
+        return ABSENT
+    values = dict.fromkeys(results.rows[metric].dropna())
+    return ", ".join(f"{int(value):,}" if isinstance(value, int | float) else str(value) for value in values)

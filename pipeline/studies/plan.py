@@ -1,0 +1,253 @@
+"""The experiments of a study: what each is called, what it changes, and what it is run with."""
+
+import difflib
+import hashlib
+import json
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline import files, imports, params
+from pipeline.errors import ParamsError, StudyError
+from pipeline.params import Params
+from pipeline.results import ORIGIN, TRACK, text_of
+from pipeline.studies import spec
+from pipeline.studies.analyses import ANALYSES
+from pipeline.studies.spec import FOLDER, Overrides, Scale, Setting, Study
+
+DATASET, SEED = "data.dataset", "train.seed"
+RESERVED = {DATASET: "--data decides it", SEED: "seeds has them"}
+WITHOUT_EFFECT = "tracking."
+PLACEHOLDERS = {"data.archive": "FILE", "data.sha256": "HASH"}
+"""Parameters that say where the data came from, which is known by its name, and what stands for them in a command."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One experiment of a study.
+
+    Attributes:
+        name: STUDY-VARIANT-sSEED-DIGEST; the digest is of all parameters and code that its results depend on, so that
+            an experiment of this name is the one that is wanted, and another one never takes its place.
+        values: the parameters that are given to DVC.
+        settings: all parameters.
+    """
+
+    name: str
+    variant: str
+    seed: int
+    values: Overrides
+    settings: Params
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All experiments of a study, by seed, then by variant: what is ended early has something of each variant."""
+
+    name: str
+    study: Study
+    scale: Scale
+    dataset: str
+    given: Overrides
+    experiments: tuple[Planned, ...]
+
+    @property
+    def setting(self) -> Setting:
+        """Small or full."""
+        return self.study.setting(self.scale)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants, in the order of the study's file."""
+        return tuple(dict.fromkeys(planned.variant for planned in self.experiments))
+
+    @property
+    def shared(self) -> Overrides:
+        """The parameters that all experiments are given with the same value, but for the data."""
+        first, *others = (planned.values for planned in self.experiments)
+        same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+        return {key: value for key, value in same.items() if key not in {DATASET, SEED, *PLACEHOLDERS}}
+
+    @property
+    def command(self) -> str:
+        """What runs this study."""
+        words = [f"python -m pipeline study {self.name} --data {self.dataset}"]
+        words += ["--full"] if self.scale == "full" else []
+        given = [f"{key}={PLACEHOLDERS.get(key) or text_of(value)}" for key, value in self.given.items()]
+        return " ".join([*words, *(f"--set {shlex.quote(assignment)}" for assignment in given)])
+
+    def own(self, variant: str) -> Overrides:
+        """Return the parameters that a variant is given and others are not, or with another value."""
+        values = next(planned.values for planned in self.experiments if planned.variant == variant)
+        return {key: value for key, value in values.items() if key not in {DATASET, SEED, *PLACEHOLDERS, *self.shared}}
+
+    def settings(self, variant: str) -> Params:
+        """Return a variant's parameters, with its first seed."""
+        return next(planned.settings for planned in self.experiments if planned.variant == variant)
+
+
+def make(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Sequence[str] = ()) -> Plan:
+    """Plan a study; every experiment's parameters are checked.
+
+    Args:
+        root: the repository.
+        dataset: a value of data.dataset; None: what params.yaml says.
+        given: further parameters for all experiments, as "KEY=VALUE".
+
+    Raises:
+        StudyError: there is no such study, or there are mistakes in it or in `given`; one line for each of them.
+        ParamsError: there are mistakes in params.yaml.
+    """
+    base = params.read(root / "params.yaml")
+    known = dict(params.flatten(params.validate(base, "params.yaml").model_dump(mode="json")))
+    study = spec.find(root, name)
+    where, extra = f"{FOLDER}/{name}.yaml", dict(_assignment(assignment) for assignment in given)
+    mistakes = [f"{where}: {line}" for line in (*_rule_mistakes(name, study), *_value_mistakes(study, base, known))]
+    points = study.points(scale)
+    varied = {key for values in points.values() for key in values}
+    mistakes += [f"--set: {line}" for line in _given_mistakes(varied, extra, base, known)]
+    if mistakes:
+        raise StudyError("\n".join(mistakes))
+    setting, chosen = study.setting(scale), {DATASET: dataset or known[DATASET]}
+    shared = study.params | setting.params
+    values = {variant: shared | own | extra | chosen for variant, own in points.items()}
+    settings = _validated(where, base, values)
+    code = code_digest(root)
+    experiments = (
+        _planned(name, variant, seed, values[variant], settings[variant], code)
+        for seed in setting.seeds
+        for variant in points
+    )
+    return Plan(name, study, scale, chosen[DATASET], extra, tuple(experiments))
+
+
+def code_digest(root: Path) -> str:
+    """Return a hash of the stages that results come from: their definitions in dvc.yaml and all code they list.
+
+    Raises:
+        StudyError: there is no readable dvc.yaml.
+    """
+    try:
+        stages = dict(YAML(typ="safe").load(root / "dvc.yaml")["stages"])
+    except (OSError, YAMLError, KeyError, TypeError):
+        raise StudyError(f"{root / 'dvc.yaml'}: expected the pipeline's stages; run this in its repository") from None
+    stages.pop(TRACK, None)
+    code = {path for stage in stages.values() for path in imports.listed(stage.get("deps", []), root)}
+    definitions = [[name, {**stage, "desc": ""}] for name, stage in stages.items()]
+    content = files.sha256_all((root / path for path in code), root=root)
+    return hashlib.sha256(json.dumps([definitions, content]).encode()).hexdigest()
+
+
+def decisive(settings: Params) -> dict[str, Any]:
+    """Return the parameters that results depend on: all that have an effect, but for where the data came from."""
+    effective = settings.effective()
+    return {key: value for key, value in effective.items() if key not in ORIGIN and not key.startswith(WITHOUT_EFFECT)}
+
+
+def _validated(where: str, base: Any, values: Mapping[str, Overrides]) -> dict[str, Params]:
+    """Return the parameters of each variant.
+
+    Raises:
+        StudyError: values of some can't work together, or two variants have the same; a line for each mistake.
+    """
+    found: dict[str, Params] = {}
+    equal: dict[str, str] = {}
+    mistakes: dict[str, list[str]] = {}
+    for variant, own in values.items():
+        try:
+            found[variant] = params.validate(params.changed(base, own), "")
+        except ParamsError as error:
+            for line in str(error).splitlines():
+                mistakes.setdefault(line.removeprefix(": "), []).append(variant)
+            continue
+        first = equal.setdefault(json.dumps(decisive(found[variant]), sort_keys=True), variant)
+        if first != variant:
+            mistakes[f"found the very parameters of {first}, expected a difference that has an effect"] = [variant]
+    if mistakes:
+        named = (
+            ("every variant" if len(variants) == len(values) else f"variant {', '.join(variants)}", line)
+            for line, variants in mistakes.items()
+        )
+        raise StudyError("\n".join(f"{where}: {variants}: {line}" for variants, line in named))
+    return found
+
+
+def _planned(name: str, variant: str, seed: int, values: Overrides, settings: Params, code: str) -> Planned:
+    """Return the experiment of a variant and a seed."""
+    seeded = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": seed})})
+    content = json.dumps([decisive(seeded), code], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:6]
+    return Planned(f"{name}-{variant}-s{seed}-{digest}", variant, seed, values | {SEED: seed}, seeded)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise StudyError(f"--set: found {text}, expected KEY=VALUE, e.g. train.epochs=2")
+    try:
+        return key, YAML(typ="safe").load(value)
+    except YAMLError:
+        raise StudyError(f"--set: {key}: found {value}, which is not YAML") from None
+
+
+def _rule_mistakes(name: str, study: Study) -> Iterator[str]:
+    """Yield a line for each quantity that the study's analysis does not give."""
+    if name not in ANALYSES:
+        yield f"found no analysis of this name, expected one of {', '.join(ANALYSES)} (pipeline/studies/analyses)"
+        return
+    for number, condition in enumerate(study.rule):
+        if condition.quantity not in (known := ANALYSES[name].quantities):
+            yield f"rule.{number}.quantity: found {condition.quantity}, expected one of {', '.join(known)}"
+
+
+def _value_mistakes(study: Study, base: Any, known: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each key of the study's file that it may not set, and each value that params.yaml refuses."""
+    for place, key, value in _places(study):
+        yield from (f"{place}.{line}" for line in _value_mistake(key, value, base, known))
+
+
+def _given_mistakes(varied: Collection[str], given: Overrides, base: Any, known: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in given.items():
+        if key in varied:
+            yield f"{key}: expected another parameter: the study's variants are made of this one"
+        yield from _value_mistake(key, value, base, known)
+
+
+def _places(study: Study) -> Iterator[tuple[str, str, Any]]:
+    """Yield all values of a study's file: where they are, their parameter, the value."""
+    parts: dict[str, Study | Setting] = {"": study, "small.": study.small, "full.": study.full}
+    for prefix, part in parts.items():
+        yield from ((f"{prefix}params", key, value) for key, value in part.params.items())
+        for name, values in part.variants.items():
+            yield from ((f"{prefix}variants.{name}", key, value) for key, value in values.items())
+        for name, axes in part.grids.items():
+            for key, axis in axes.items():
+                choices = axis.values() if isinstance(axis, Mapping) else axis
+                yield from ((f"{prefix}grids.{name}", key, value) for value in choices)
+
+
+def _value_mistake(key: str, value: Any, base: Any, known: Mapping[str, Any]) -> Iterator[str]:
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        yield f"{key}: unknown parameter{f'; did you mean {close[0]}?' if close else ''}"
+    elif key in RESERVED:
+        yield f"{key}: expected another parameter: {RESERVED[key]}"
+    else:
+        try:
+            params.validate(params.changed(base, {key: value}), "", combinations=False)
+        except ParamsError as error:
+            yield str(error).splitlines()[0].removeprefix(": ")
+
+
+def difference(planned: Planned, record_params: Mapping[str, Any]) -> str | None:
+    """Say in what an experiment's recorded parameters are not those that are wanted; None: they are the same."""
+    wanted = decisive(planned.settings)
+    for key, value in record_params.items():
+        if key in wanted and wanted[key] != value:
+            return f"{key}: found {text_of(value)}, expected {text_of(wanted[key])}"
+    return None
