@@ -11,6 +11,7 @@ from matplotlib.figure import SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 
+from pipeline import activity
 from pipeline.dataset import Images
 from pipeline.figures import BLUE, COLOURS, GREY, ORANGE, saved
 from pipeline.inspection import corruptions, shifts, units
@@ -47,7 +48,7 @@ def corruption_curves(
         axes.legend(loc="lower left", ncols=2)
         _example_grid(right, image, examples)
         figure.suptitle(
-            f"Corrupted images: {mean:.1%} are right on average, of the same images as they are {clean:.1%}",
+            f"Corrupted images: {mean:.1%} are right on average (as they are: {clean:.1%})",
             x=0.01,
             ha="left",
             fontsize=10,
@@ -99,19 +100,19 @@ def layer_activity(path: Path, rows: Sequence[units.Row], images: int) -> None:
     explanation = (
         f"Units that none of {images:,} images activates"
         if measure == "dead"
-        else "Outputs within 0.05 of an end of the range"
+        else f"Outputs within {activity.MARGIN} of an end of the range"
     )
     with saved(path, (9, min(1.6 + 0.27 * len(rows), 10))) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         left.barh(names, [row["mean"] for row in rows], color=BLUE)
         left.axvline(0, color=GREY, lw=1)
         left.set(title=f"Mean output ({rows[0]['activation']})", xlabel="mean output", ylabel="layer (units)")
-        left.invert_yaxis()
-        if len(rows) > 30:
-            left.tick_params(axis="y", labelsize=5)
+        text_size = min(8, 600 / len(rows))
+        left.tick_params(axis="y", labelsize=text_size)
         bars = right.barh(names, shares, color=ORANGE)
-        right.bar_label(bars, [f"{share:.1%}" for share in shares], padding=3, fontsize=8)
+        right.bar_label(bars, [f"{share:.1%}" for share in shares], padding=3, fontsize=text_size)
         right.set(title=explanation, xlabel=f"share of the {'units' if measure == 'dead' else 'outputs'}")
+        left.set_ylim(len(rows) - 0.4, -0.6)  # the first layer on top
         right.set_xlim(0, max(0.1, 1.2 * max(shares)))
         right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         figure.suptitle(_verdict(rows, measure), x=0.01, ha="left", fontsize=10)
