@@ -1,5 +1,6 @@
 """docs/studies/NAME.md: a claim, what was measured, and what that says of it; the same bytes for the same results."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +63,19 @@ def write(root: Path, results: Collected, findings: Findings) -> Written:
 
 
 def _reason(condition: Condition, analysis: Analysis, findings: Findings) -> str:
-    found, needed = _found(condition, analysis, findings), _needed(condition, analysis)
-    said = "yes" if condition.met(findings.quantities[condition.quantity]) else "no"
-    return f"{condition.text}: {said}. {analysis.quantities[condition.quantity].meaning}: {found}, expected {needed}"
+    meaning = analysis.quantities[condition.quantity].meaning
+    numbers = f"{_found(condition, analysis, findings)}, expected {_needed(condition, analysis)}"
+    return f"{condition.text}: {_met(condition, findings)}. {meaning[0].upper()}{meaning[1:]}: {numbers}"
 
 
 def _found(condition: Condition, analysis: Analysis, findings: Findings) -> str:
     value = findings.quantities[condition.quantity]
-    return ABSENT if value != value else f"{value:{analysis.quantities[condition.quantity].form}}"
+    return ABSENT if math.isnan(value) else f"{value:{analysis.quantities[condition.quantity].form}}"
+
+
+def _met(condition: Condition, findings: Findings) -> str:
+    value = findings.quantities[condition.quantity]
+    return "unknown" if math.isnan(value) else "yes" if condition.met(value) else "no"
 
 
 def _needed(condition: Condition, analysis: Analysis) -> str:
@@ -87,7 +93,7 @@ def _rule(rule: Sequence[Condition], analysis: Analysis, findings: Findings) -> 
             analysis.quantities[condition.quantity].meaning,
             _needed(condition, analysis),
             _found(condition, analysis, findings),
-            "yes" if condition.met(findings.quantities[condition.quantity]) else "no",
+            _met(condition, findings),
         )
         for condition in rule
     )

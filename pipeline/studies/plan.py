@@ -47,13 +47,19 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All experiments of a study, by seed, then by variant: what is ended early has something of each variant."""
+    """All experiments of a study, by seed, then by variant: what is ended early has something of each variant.
+
+    Attributes:
+        given: parameters of all experiments that a person has set besides those of the study.
+        code: what `code_digest` said when the plan was made.
+    """
 
     name: str
     study: Study
     scale: Scale
     dataset: str
     given: Overrides
+    code: str
     experiments: tuple[Planned, ...]
 
     @property
@@ -123,7 +129,7 @@ def make(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Seq
         for seed in setting.seeds
         for variant in points
     )
-    return Plan(name, study, scale, chosen[DATASET], extra, tuple(experiments))
+    return Plan(name, study, scale, chosen[DATASET], extra, code, tuple(experiments))
 
 
 def code_digest(root: Path) -> str:

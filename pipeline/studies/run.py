@@ -46,11 +46,12 @@ class Runner:
     def __init__(self, root: Path, planned: Plan, jobs: int, ledger: Ledger, tracking: StudyRun | None) -> None:
         """Look what is missing; nothing runs yet."""
         self.root, self.plan, self.ledger, self.tracking = root, planned, ledger, tracking
-        self.code = plan.code_digest(root)
         self.waiting = missing(root, planned, ledger)
-        self.display = ExperimentsDisplay(planned.name, len(planned.experiments), 0, jobs)
+        total = len(planned.experiments)
+        there = total - len(self.waiting)
+        self.display = ExperimentsDisplay(planned.name, total, there, jobs)
         self.launcher = Launcher(root, ledger.folder, jobs, self.display.say)
-        if len(self.waiting) < len(planned.experiments):
+        if there:
             self.launcher.data_ready.set()
         self.running = self.failures = 0
         self.failed: dict[str, str] = {}
@@ -156,7 +157,7 @@ class Runner:
         """Raise StudyError if the experiment would not be what its name says."""
         tree = params.changed(params.read(self.root / "params.yaml"), planned.values)
         now = params.validate(tree, "params.yaml")
-        if plan.decisive(now) != plan.decisive(planned.settings) or plan.code_digest(self.root) != self.code:
+        if plan.decisive(now) != plan.decisive(planned.settings) or plan.code_digest(self.root) != self.plan.code:
             raise StudyError(CHANGED)
 
 
@@ -245,7 +246,8 @@ def _conclude(root: Path, planned: Plan, ledger: Ledger, tracking: StudyRun | No
     with Repository(root) as repository:
         known = existing.by_name(repository)
         found = {one.name: there for one in planned.experiments if (there := existing.find(repository, one, known))}
-        results = Collected(repository, planned, found, ledger.diverged)
+        diverged = {name: reason for name, reason in ledger.diverged.items() if name not in found}
+        results = Collected(repository, planned, found, diverged)
         findings = ANALYSES[planned.name].analyse(results)
         written = page.write(root, results, findings)
     if tracking:

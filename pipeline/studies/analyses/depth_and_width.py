@@ -16,14 +16,14 @@ from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, cou
 from pipeline.studies.collected import Collected
 from pipeline.tables import FRONT, Table
 
-FAMILIES = ("cnn", "resnet")
+FAMILIES = {"cnn": "CNN", "resnet": "ResNet"}
 LOOKS = {"cnn": (BLUE, "o"), "resnet": (ORANGE, "s")}
 
 QUANTITIES = {
     f"{family}_{direction}": Quantity(
-        f"points of test accuracy from the {least} {family} to the {most}, mean over {others}s", "+.1f"
+        f"points of test accuracy from the {least} {called} to the {most}, mean over {others}s", "+.1f"
     )
-    for family in FAMILIES
+    for family, called in FAMILIES.items()
     for direction, most, least, others in (
         ("depth", "deepest", "shallowest", "width"),
         ("width", "widest", "narrowest", "depth"),
@@ -71,8 +71,8 @@ def analyse(collected: Collected) -> Findings:
     )
     head = ("network", "first width", "depth", "parameters", "MACs", "test, %", "n")
     shares = [
-        f"{sum(one.family == family for one in front)} of {sum(one.family == family for one in points)} {family}s"
-        for family in FAMILIES
+        f"{sum(one.family == family for one in front)} of {sum(one.family == family for one in points)} {called}s"
+        for family, called in FAMILIES.items()
     ]
     caption = f"Most accurate for their computation (grey): {' and '.join(shares)}"
     return Findings(
@@ -131,7 +131,7 @@ def draw(path: Path, points: Sequence[Point], front: Sequence[Point], title: str
                     ms=5,
                     lw=1,
                     capsize=2,
-                    label=family if width == widths[0] else None,
+                    label=FAMILIES[family] if width == widths[0] else None,
                 )
                 axes.annotate(
                     f"width {width}",
