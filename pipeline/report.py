@@ -3,14 +3,12 @@
 import contextlib
 import io
 from collections.abc import Iterable, Mapping
-from importlib.resources import files as package_files
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import report_figures, statistics, tables
+from pipeline import pages, report_figures, statistics, tables
 from pipeline.comparison import Comparison, Contest
 from pipeline.errors import ResultsError
 from pipeline.experiments import Repository
@@ -29,15 +27,13 @@ Images = Mapping[str, npt.NDArray[np.uint8]]
 
 def render(repository: Repository, comparison: Comparison) -> str:
     """Return the page; it needs no network and no other file."""
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(
-        package_files("pipeline").joinpath("templates/report.html").read_text(encoding="utf-8")
-    )
     rows, home, contests = comparison.rows, comparison.baseline, comparison.contests
     dataset = sorted({str(member.record.metrics["data/name"]) for row in rows for member in row.members})
     count = sum(len(row.members) for row in rows)
     shown = contests[:MOST_DETAILS]
     images = _test_images(repository, shown)
-    return template.render(
+    return pages.render(
+        "report.html",
         title=f"{count} result{'s' if count > 1 else ''} on {', '.join(dataset)}",
         subtitle=f"Commit {repository.resolve('HEAD').sha[:7]}; made by python -m pipeline compare --html.",
         summary=_summary(comparison),

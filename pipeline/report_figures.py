@@ -1,6 +1,5 @@
 """The pictures of a comparison, as SVG or PNG to be put into a page; same style as all others."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from pipeline import statistics
+from pipeline import pages, statistics
 from pipeline.figures import COLOURS, GREY, styled
 
 DASHES = ("-", "--", ":")
@@ -125,7 +124,7 @@ def disagreements(images: npt.NDArray[np.uint8], captions: Sequence[str], column
                 panel.set_title(captions[number], fontsize=7, loc="center")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return pages.data_uri(buffer.getvalue())
 
 
 def _svg(figure: Figure) -> str:
