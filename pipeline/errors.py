@@ -45,6 +45,10 @@ class PredictionError(PipelineError):
     """The model that is to name what is in images is missing, damaged or of another kind."""
 
 
+class ExplanationError(PipelineError):
+    """There is nothing to explain, or this network cannot be explained so."""
+
+
 class PresetError(PipelineError):
     """There is no preset of that name, or it does not fit params.yaml."""
 
