@@ -1,0 +1,131 @@
+"""The space a network sorts images in: what its last layer is given, who is near whom, and a map of it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+
+from pipeline.dataset import Images, Labels, Split
+from pipeline.errors import ExplanationError
+from pipeline.loader import batches
+
+Features = npt.NDArray[np.float32]
+"""(N, D): what goes into the last fully connected layer."""
+
+COMPONENTS = 50
+"""Principal components that t-SNE is given: less noise and less work, as its authors advise."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Two maps of N images.
+
+    Attributes:
+        pca: (N, 2) float64, the first two principal components.
+        variance: shares (0..1) of the features' variance along them.
+        tsne: (N, 2) float32.
+    """
+
+    pca: npt.NDArray[np.float64]
+    variance: tuple[float, float]
+    tsne: npt.NDArray[np.float32]
+
+
+@torch.inference_mode()
+def feature_batches(model: nn.Module, split: Split, *, batch_size: int, place: torch.device) -> Iterator[Tensor]:
+    """Yield a split's features, (B, D) float32 on `place`, in its order; the network is there and in evaluation mode.
+
+    Raises:
+        ExplanationError: the network has no fully connected layer.
+    """
+    given: list[Tensor] = []
+
+    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        given[:] = inputs  # of one forward pass the last to come stays
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in model.modules() if isinstance(layer, nn.Linear)]
+    try:
+        for images, _ in batches(split, batch_size=batch_size, device=place):
+            model(images)
+            if not given:
+                raise ExplanationError(
+                    "features: expected a network that ends in a fully connected layer (torch.nn.Linear), found none"
+                )
+            yield given.pop().flatten(1)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def features(model: nn.Module, split: Split, *, batch_size: int, place: torch.device) -> Features:
+    """Return the features of all images of a split, in its order, see `feature_batches`."""
+    found = [part.cpu() for part in feature_batches(model, split, batch_size=batch_size, place=place)]
+    array: Features = torch.cat(found).numpy()
+    return array
+
+
+def similarity(
+    model: nn.Module,
+    image: Images,
+    split: Split,
+    *,
+    batch_size: int,
+    place: torch.device,
+    advance: Callable[[int], None],
+) -> Features:
+    """Return the cosine (-1..1) between an image's features and those of each image of a split: (N,) float32.
+
+    Only one batch of features is held at a time.
+
+    Args:
+        image: (H, W, 3) uint8.
+        advance: told how many images have been looked at since it was last called.
+    """
+    alone = Split(image[None], np.zeros(1, np.uint8))
+    (wanted,) = feature_batches(model, alone, batch_size=1, place=place)
+    cosines = []
+    for part in feature_batches(model, split, batch_size=batch_size, place=place):
+        cosines.append(nn.functional.cosine_similarity(part, wanted).cpu())
+        advance(len(part))
+    array: Features = torch.cat(cosines).numpy()
+    return array
+
+
+def layout(vectors: npt.NDArray[np.float32], *, seed: int) -> Layout:
+    """Lay images out in the plane so that those with similar features lie close together.
+
+    Principal components, and t-SNE (van der Maaten & Hinton 2008) of the first 50 of them, which starts from them
+    and keeps neighbours together, but neither distances between groups nor their sizes.
+
+    Args:
+        vectors: (N, D), N and D at least 3.
+        seed: the same seed, vectors and machine give the same maps.
+    """
+    count = min(COMPONENTS, *vectors.shape)
+    model = PCA(count, random_state=seed)
+    components = model.fit_transform(vectors)
+    near = min(30.0, (len(vectors) - 1) / 3)
+    tsne = TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(components)
+    first, second = model.explained_variance_ratio_[:2].tolist()
+    return Layout(components[:, :2].astype(np.float64), (first, second), tsne)
+
+
+def neighbour_accuracy(vectors: npt.NDArray[np.float32], labels: Labels, *, neighbours: int = 10) -> float:
+    """Return the share of images whose class is the most common one among their nearest neighbours by cosine.
+
+    How well the classes are separated, as a number: 1 is perfect, chance is 0.1 for ten classes of equal size. No
+    image is its own neighbour; of equally common classes the one of the lowest label counts.
+
+    Args:
+        vectors: (N, D), N > neighbours; labels: (N,) uint8.
+    """
+    search = NearestNeighbors(n_neighbors=neighbours, metric="cosine").fit(vectors)
+    found = labels[search.kneighbors(return_distance=False)]
+    votes = (found[:, :, None] == np.arange(labels.max() + 1)).sum(1)
+    return float((votes.argmax(1) == labels).mean())
