@@ -256,6 +256,23 @@ def predict(
 
 
 @app.command()
+def explain(
+    index: Annotated[int | None, typer.Option(help="Of a test image, from 0; the default is 0.")] = None,
+    image: Annotated[Path | None, typer.Option(help="An image file, in place of a test image.")] = None,
+    model: Annotated[Path, typer.Option(help="Folder of the trained network.")] = Path("model"),
+    data: Annotated[Path, typer.Option(help="Folder of the processed images.")] = Path("data/processed"),
+    out: Annotated[Path, typer.Option(help="Folder for the page and its pictures.")] = Path("explain"),
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the random networks and the map.")] = 0,
+) -> None:
+    """Show what the network's answer for an image rests on, and where it errs, on a page with pictures."""
+    if index is not None and image is not None:
+        raise typer.BadParameter("--index and --image exclude one another")
+    from pipeline.inspection import explain as command
+
+    command.run(model, data, out, image if image is not None else index or 0, seed=seed)
+
+
+@app.command()
 def tune(
     space: Annotated[Path, typer.Option(help="YAML file: parameters and their ranges or choices.")],
     trials: Annotated[int, typer.Option(min=1, help="Trials to be finished, those of earlier starts included.")] = 20,

@@ -7,7 +7,7 @@ import pytest
 
 from tests.paths import ROOT
 
-HEAVY = ("torch", "mlflow", "onnxruntime", "optuna", "matplotlib", "pandas", "torchvision")
+HEAVY = ("torch", "mlflow", "onnxruntime", "optuna", "matplotlib", "pandas", "sklearn", "torchvision")
 
 
 def loaded(module: str, environment, cwd) -> set[str]:

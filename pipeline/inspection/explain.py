@@ -1,0 +1,107 @@
+"""One prediction explained, and the network it comes from: findings in words, pictures, a page of both."""
+
+import mimetypes
+import warnings
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline import checkpoint, dataset, device, files, gpu_lock, image_files, inference, pages, stage
+from pipeline.dataset import Images, Split
+from pipeline.errors import ExplanationError
+from pipeline.inspection.explain_sections import BATCH_SIZE, PARTS, Section, Subject
+from pipeline.params import IMAGE_SIDE
+
+CHUNK = 4 * BATCH_SIZE
+"""Test images between two advances of the progress bar."""
+
+
+def run(model: Path, data: Path, out: Path, wanted: Path | int, *, seed: int) -> None:
+    """Explain an image: print a line for each finding, write a PNG for each section and `explanation.html`.
+
+    Args:
+        model: folder that `checkpoint.save_model` wrote; data: folder that `dataset.save` wrote.
+        wanted: an image file, or the index of a test image.
+        seed: of the random networks and the map.
+
+    Raises:
+        CheckpointError, DatasetError: there is no network, or there are no images.
+        ExplanationError: there is no such image, or the network is for other classes.
+    """
+    with gpu_lock.claim("auto"):
+        subject = _subject(model, data, wanted, seed)
+        sections = []
+        for part in PARTS:
+            section = part(subject, out)
+            sections.append(section)
+            for finding in section.findings:
+                print(finding, flush=True)
+        page = out / "explanation.html"
+        files.write_text(page, _page(subject, sections))
+    print(f"wrote {page}")
+
+
+def _subject(model: Path, data: Path, wanted: Path | int, seed: int) -> Subject:
+    saved, splits = checkpoint.load_model(model), dataset.load(data, "train", "test")
+    if saved.metadata.classes != splits.metadata.classes:
+        raise ExplanationError(
+            f"{data}: expected images of the classes that {model} knows ({', '.join(saved.metadata.classes)}), found "
+            f"{splits.metadata.name} ({', '.join(splits.metadata.classes)}); name the right folders: --model, --data"
+        )
+    test = splits["test"]
+    if isinstance(wanted, Path):
+        name, image, label = wanted.name, _read(wanted), None
+    elif 0 <= wanted < len(test):
+        name, image, label = f"test image {wanted}", test.images[wanted], int(test.labels[wanted])
+    else:
+        raise ExplanationError(
+            f"--index: expected 0..{len(test) - 1}, as {data} has {len(test):,} test images; found {wanted}"
+        )
+    place = device.choose("auto")
+    # Here and not by what predicts, which does so in a mode whose tensors no gradient can go through.
+    saved.model.to(memory_format=torch.channels_last).to(place)
+    predict = partial(inference.predict, saved.model, batch_size=BATCH_SIZE, place=place)
+    parts = []
+    with stage.bar("looking at test images", len(test)) as advance:
+        for start in range(0, len(test), CHUNK):
+            chosen = slice(start, start + CHUNK)
+            parts.append(predict(Split(test.images[chosen], test.labels[chosen])))
+            advance(len(parts[-1]))
+    probs = predict(_alone(image))[0]
+    return Subject(name, image, label, probs, np.concatenate(parts), saved, splits, place, seed)
+
+
+def _alone(image: Images) -> Split:
+    """Return a split of one image; its label is never looked at."""
+    return Split(image[None], np.zeros(1, np.uint8))
+
+
+def _read(path: Path) -> Images:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about what a file holds besides its pixels
+        found = image_files.read(str(path), IMAGE_SIDE, 3, resample="lanczos", stretch=False)
+    if isinstance(found, image_files.Unreadable):
+        raise ExplanationError(f"{found.name}: {found.reason}; --image expects an image file")
+    return found.pixels.copy()  # Pillow's are read-only, of which torch warns
+
+
+def _page(subject: Subject, sections: list[Section]) -> str:
+    saved = subject.saved
+    return pages.render(
+        "explanation.html",
+        title=f"{subject.name}: {subject.classes[subject.predicted]} {subject.probs.max():.1%}",
+        subtitle=f"{saved.arch} trained on {saved.metadata.name} (weights {saved.weights_sha256[:7]}); "
+        "made by python -m pipeline explain.",
+        sections=[
+            {
+                "title": section.title,
+                "caption": section.caption,
+                "picture": pages.data_uri(
+                    section.picture.read_bytes(), mimetypes.guess_type(section.picture)[0] or "image/png"
+                ),
+            }
+            for section in sections
+        ],
+    )

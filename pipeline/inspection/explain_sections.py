@@ -1,0 +1,294 @@
+"""The sections of an explanation: each draws a picture and says what is to be seen in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline import stage
+from pipeline.checkpoint import Saved
+from pipeline.dataset import Dataset, Images, Split
+from pipeline.errors import ExplanationError
+from pipeline.inference import Probs
+from pipeline.inspection import attribution, confusions, embedding, explain_figures, label_errors
+from pipeline.inspection.explain_figures import Attribution
+
+BATCH_SIZE = 250
+
+TOP = 5
+RANDOM_NETWORKS = 5
+NEIGHBOURS = 15
+MAP_IMAGES = 1000
+"""Test images on the map: enough to see groups, few enough for t-SNE to take seconds."""
+
+PAIRS = 5
+HOW_TO_READ = {
+    "Grad-CAM": "Grad-CAM weights the last feature maps by how much each raises the score: coarse, and it shows only "
+    "what speaks for the class. It takes the mean over all places, so of a network with fully connected layers on its "
+    "feature maps, to which places matter, it can miss everything.",
+    "occlusion": "Occlusion covers the image with a square of the mean colour, 8 x 8 px, step by step, and notes by "
+    "how much the score falls.",
+    "integrated gradients": "Integrated gradients share the score out among the pixels.",
+}
+"""What a caption says of each method."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The image to explain, and all that explaining needs.
+
+    Attributes:
+        name: what the image is called, e.g. "test image 0".
+        image: (32, 32, 3) uint8.
+        label: its class, if that is known.
+        probs: (C,) what the network says of it.
+        test_probs: (N, C) what it says of the test split.
+        saved: the network, on `place`.
+        data: train and test split.
+    """
+
+    name: str
+    image: Images
+    label: int | None
+    probs: Probs
+    test_probs: Probs
+    saved: Saved
+    data: Dataset
+    place: torch.device
+    seed: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.saved.metadata.classes
+
+    @property
+    def predicted(self) -> int:
+        """The most probable class."""
+        return int(self.probs.argmax())
+
+    @property
+    def rival(self) -> int:
+        """The class it should have been, or if that is the predicted one or not known, the next probable."""
+        if self.label is not None and self.label != self.predicted:
+            return self.label
+        return int(np.argsort(-self.probs, kind="stable")[1])
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a picture, how to read it, and what it says in a line or more."""
+
+    title: str
+    caption: str
+    picture: Path
+    findings: tuple[str, ...]
+
+
+def _prediction(subject: Subject, out: Path) -> Section:
+    classes, probs, label = subject.classes, subject.probs, subject.label
+    picture = out / "prediction.png"
+    top = min(TOP, len(classes))
+    explain_figures.prediction(picture, subject.image, probs, classes, label, top)
+    best = np.argsort(-probs, kind="stable")[:top]
+    said = ", ".join(f"{classes[index]} {probs[index]:.1%}" for index in best[:3])
+    labelled = "" if label is None else f" (labelled {classes[label]})"
+    return Section(
+        f"What the network says: {classes[subject.predicted]}",
+        "The image as the network gets it, and its most probable classes. The probabilities of all classes add up to "
+        "100 %; they say how sure the network is, which is not always how often it is right.",
+        picture,
+        (f"{subject.name}: {said}{labelled}",),
+    )
+
+
+def _evidence(subject: Subject, out: Path) -> Section:
+    name = subject.classes[subject.predicted]
+    found, findings, exactness = _attributions(subject, subject.predicted)
+    picture = out / "attribution.png"
+    explain_figures.attributions(picture, subject.image, found, name)
+    caption = (
+        f"Blue raises the score of {name} (in logits, before softmax), red lowers it; each map has its own scale.",
+        *(HOW_TO_READ[item.name] for item in found),
+        exactness,
+        "On the right the same method, asked of a network of the same layout with random weights. The rank "
+        "correlation of the two maps (Spearman, of absolute values, mean over several random networks) is a check: "
+        "near 1 the map shows the image or the layout, not what has been learned; near 0 it passes. Integrated "
+        "gradients are multiplied by the image's own contrast, so some correlation is theirs by construction.",
+    )
+    return Section(f"What its answer, {name}, rests on", " ".join(caption), picture, findings)
+
+
+def _evidence_for_rival(subject: Subject, out: Path) -> Section:
+    name = subject.classes[subject.rival]
+    found, findings, exactness = _attributions(subject, subject.rival)
+    picture = out / "attribution_rival.png"
+    explain_figures.attributions(picture, subject.image, found, name)
+    reason = "its label" if subject.rival == subject.label else "the next probable class"
+    caption = f"To be read like the maps above, but of the score of {name}. {exactness}"
+    return Section(f"What speaks for {name}, {reason}", caption, picture, findings)
+
+
+def _attributions(subject: Subject, label: int) -> tuple[list[Attribution], tuple[str, ...], str]:
+    """Return the maps for a class, what each says in a line, and how exact integrated gradients are."""
+    model, name = subject.saved.model, subject.classes[label]
+    image = torch.from_numpy(subject.image).to(subject.place).permute(2, 0, 1)
+    fill = torch.tensor(subject.saved.metadata.mean, device=subject.place)
+    integrated = partial(attribution.integrated_gradients, fill=fill)
+    methods: dict[str, attribution.Method] = {
+        "Grad-CAM": attribution.grad_cam,
+        "occlusion": partial(attribution.occlusion, fill=fill),
+        "integrated gradients": integrated,
+    }
+    found, findings = [], []
+    with stage.bar("asking random networks", len(methods)) as advance:
+        for method_name, method in methods.items():
+            try:
+                trained = method(model, image, label)
+            except ExplanationError as error:
+                findings.append(f"left out: {error}")
+                continue
+            check = attribution.sanity(method, model, image, label, trained, seed=subject.seed, draws=RANDOM_NETWORKS)
+            found.append(Attribution(method_name, trained, check))
+            findings.append(f"{method_name} for {name}: rank correlation with random networks' maps {check}")
+            advance(1)
+    total = float(found[-1].map.sum())
+    difference = attribution.score_above(model, image, label, fill=fill)
+    exactness = (
+        f"Integrated gradients add up to {total:+.2f} here, and the score is {difference:+.2f} above that of an image "
+        "of the mean colour: the closer the two, the more exact the map."
+    )
+    return found, tuple(findings), exactness
+
+
+def _neighbours(subject: Subject, out: Path) -> Section:
+    train, classes, name = subject.data["train"], subject.classes, subject.classes[subject.predicted]
+    with stage.bar("looking at training images", len(train)) as advance:
+        cosines = embedding.similarity(
+            subject.saved.model,
+            subject.image,
+            train,
+            batch_size=BATCH_SIZE,
+            place=subject.place,
+            advance=advance,
+        )
+    nearest = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
+    captions = [f"{classes[train.labels[index]]}\n{cosines[index]:.2f}" for index in nearest]
+    same = int((train.labels[nearest] == subject.predicted).sum())
+    said = f"{same} of the {len(nearest)} most similar training images are labelled {name}"
+    picture = out / "neighbours.png"
+    explain_figures.neighbours(
+        picture,
+        subject.image,
+        train.images[nearest],
+        captions,
+        f"The network says {classes[subject.predicted]}; {said}",
+    )
+    between = f"cosine {cosines[nearest[0]]:.2f} to {cosines[nearest[-1]]:.2f}"
+    return Section(
+        "The training images most like it, in the network's eyes",
+        "Alike by what the network's last layer is given: the cosine between the two, under each label, is 1 for the "
+        "same direction. After a mistake, look whether the neighbours are of the wrong class for a reason one can "
+        "see: colour, pose, background, or a wrong label.",
+        picture,
+        (f"{said} ({between})",),
+    )
+
+
+def _map(subject: Subject, out: Path) -> Section:
+    test = subject.data["test"]
+    chosen = list(range(min(MAP_IMAGES, len(test))))
+    images, labels = test.images[chosen], test.labels[chosen]
+    vectors = embedding.features(
+        subject.saved.model,
+        Split(np.concatenate([images, subject.image[None]]), np.append(labels, np.uint8(0))),
+        batch_size=BATCH_SIZE,
+        place=subject.place,
+    )
+    learned = embedding.neighbour_accuracy(vectors[:-1], labels)
+    pixels = images.reshape(len(images), -1).astype(np.float32)
+    raw = embedding.neighbour_accuracy(pixels - pixels.mean(0), labels)
+    with stage.bar("laying out the map", 1):
+        layout = embedding.layout(vectors, seed=subject.seed)
+    said = f"of {len(labels):,} test images, {learned:.1%} have the class that is the most common among the 10 nearest"
+    picture = out / "embedding.png"
+    explain_figures.embedding(
+        picture,
+        layout,
+        labels,
+        subject.classes,
+        f"{_sentence(said)}\nby what the network makes of them; by their pixels it is {raw:.1%}",
+    )
+    return Section(
+        "Where it lies among the test images",
+        "Each dot is a test image, placed by what the network's last layer is given, coloured by its label; the star "
+        "is the image explained here. Groups apart: the network tells these classes from one another. The same "
+        "vote among neighbours by pixels, not features, shows what the layers before the last have added.",
+        picture,
+        (f"{said} by features, {raw:.1%} by pixels",),
+    )
+
+
+def _confusions(subject: Subject, out: Path) -> Section:
+    test, classes = subject.data["test"], subject.classes
+    pairs = confusions.most_confused(subject.test_probs, test.labels, PAIRS)
+    wrong = int((subject.test_probs.argmax(1) != test.labels).sum())
+    said = "no two classes are mixed up"
+    if pairs:
+        first, second = (classes[label] for label in (pairs[0].first, pairs[0].second))
+        said = (
+            f"mixed up most: {first} taken for {second} {pairs[0].counts[0]:,} times, {second} for {first} "
+            f"{pairs[0].counts[1]:,} times, of {wrong:,} mistakes on {len(test):,} test images"
+        )
+    picture = out / "confusions.png"
+    explain_figures.confusions(picture, test.images, test.labels, pairs, classes, _sentence(said))
+    return Section(
+        "The classes it mixes up most",
+        "A row for each pair of classes, with how many test images of one are taken for the other, and those of them "
+        "of which the network is surest. Above each image: what it is labelled; the network says the other.",
+        picture,
+        (said,),
+    )
+
+
+def _label_errors(subject: Subject, out: Path) -> Section:
+    test = subject.data["test"]
+    found = label_errors.suspicions(subject.test_probs, test.labels)
+    right = float((subject.test_probs.argmax(1) == test.labels).mean())
+    said = f"{len(found):,} of {len(test):,} test labels look wrong to the network, which is right on {right:.1%}"
+    picture = out / "label_errors.png"
+    explain_figures.label_errors(
+        picture,
+        test.images,
+        test.labels,
+        found,
+        subject.classes,
+        f"Suspicions of this network, not facts: {said};\nthe most suspect, with the probability it gives the label",
+    )
+    return Section(
+        "Labels to look at again",
+        "Confident learning (Northcutt et al. 2021): the network is at least as sure of another class as it is, on "
+        "average, of images that carry that label. Most such suspicions are mistakes of the network; the worse it is, "
+        "the more of them. But the first ones are where errors of the data are most likely to be found.",
+        picture,
+        (said,),
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+PARTS: tuple[Callable[[Subject, Path], Section], ...] = (
+    _prediction,
+    _evidence,
+    _evidence_for_rival,
+    _neighbours,
+    _map,
+    _confusions,
+    _label_errors,
+)
+"""The sections in the order of the page; each draws its picture in the folder it is given."""
