@@ -7,7 +7,18 @@ import pytest
 
 from tests.paths import ROOT
 
-HEAVY = ("torch", "mlflow", "onnxruntime", "optuna", "matplotlib", "pandas", "sklearn", "torchvision")
+HEAVY = (
+    "torch",
+    "mlflow",
+    "onnxruntime",
+    "optuna",
+    "matplotlib",
+    "pandas",
+    "sklearn",
+    "torchvision",
+    "captum",
+    "cleanlab",
+)
 
 
 def loaded(module: str, environment, cwd) -> set[str]:

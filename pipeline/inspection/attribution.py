@@ -5,14 +5,14 @@ is (H, W), in logits: what the pixels add to the score of one class, before soft
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import scipy.stats
 import torch
+from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
 from pipeline.errors import ExplanationError
@@ -58,22 +58,17 @@ def grad_cam(model: nn.Module, image: Tensor, label: int) -> Map:
     Raises:
         ExplanationError: the network has no such layer.
     """
-    with _feature_maps(model) as maps:
-        score = model(image[None].float().requires_grad_())[0, label]
-    if not maps:
+    batch = image[None].float()
+    layer = last_feature_layer(model, batch)
+    if layer is None:
         raise ExplanationError(
             "Grad-CAM: expected a network with a convolution, found none (an mlp has none); "
             "explain another architecture, or read the other maps"
         )
-    (gradient,) = torch.autograd.grad(score, maps[-1])
-    with torch.no_grad():
-        weights = gradient.mean((2, 3), keepdim=True)
-        coarse = (weights * maps[-1]).sum(1, keepdim=True).relu()
-        fine = nn.functional.interpolate(coarse, image.shape[1:], mode="bilinear", align_corners=False)
-    return _numpy(fine[0, 0])
+    coarse = LayerGradCam(model, layer).attribute(batch, label, relu_attributions=True)
+    return _numpy(LayerAttribution.interpolate(coarse, image.shape[1:], "bilinear")[0, 0])
 
 
-@torch.no_grad()
 def occlusion(
     model: nn.Module, image: Tensor, label: int, *, fill: Tensor, side: int = 8, stride: int = 2, batch_size: int = 64
 ) -> Map:
@@ -84,18 +79,19 @@ def occlusion(
 
     Args:
         fill: (3,) colour of the square in grey levels.
-        side, stride: of the square, and of its steps, in pixels; side at most that of the image.
+        side, stride: of the square, and of its steps, in pixels; side at most that of the image. Where the steps do
+            not end at the image's edge, the last squares are cut off there.
         batch_size: covered images that are classified at once.
     """
-    image = image.float()
-    rows, columns = (_intervals(length, side, stride).to(image.device) for length in image.shape[1:])
-    masks = (rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1)
-    score = model(image[None])[0, label]
-    total = torch.zeros_like(image[0])
-    for part in torch.split(masks, batch_size):
-        covered = torch.where(part[:, None], fill.reshape(3, 1, 1), image)
-        total += ((score - model(covered)[:, label])[:, None, None] * part).sum(0)
-    return _numpy(total / masks.sum(0))
+    found = Occlusion(model).attribute(
+        image[None].float(),
+        sliding_window_shapes=(3, side, side),
+        strides=(3, stride, stride),
+        baselines=_flat(image, fill),
+        target=label,
+        perturbations_per_eval=batch_size,
+    )
+    return _numpy(found[0, 0])  # the same for all three colours, as they are covered together
 
 
 def integrated_gradients(
@@ -112,23 +108,16 @@ def integrated_gradients(
         steps: points on the line.
         batch_size: points that are classified at once.
     """
-    image, baseline = image.float(), fill.reshape(3, 1, 1).expand_as(image)
-    nodes, weights = np.polynomial.legendre.leggauss(steps)  # on -1..1
-    line = torch.tensor(np.stack([(nodes + 1) / 2, weights / 2]), dtype=torch.float32, device=image.device)
-    mean = torch.zeros_like(image)
-    for part in torch.split(line, batch_size, dim=1):
-        position, weight = part[..., None, None, None]
-        points = (baseline + position * (image - baseline)).requires_grad_()
-        (gradient,) = torch.autograd.grad(model(points)[:, label].sum(), points)
-        mean += (weight * gradient).sum(0)
-    return _numpy(((image - baseline) * mean).sum(0))
+    found = IntegratedGradients(model).attribute(
+        image[None].float(), _flat(image, fill), label, n_steps=steps, internal_batch_size=batch_size
+    )
+    return _numpy(found[0].sum(0))
 
 
 @torch.no_grad()
 def score_above(model: nn.Module, image: Tensor, label: int, *, fill: Tensor) -> float:
     """Return by how much an image's score is above that of an image of one colour: what must be shared out."""
-    image = image.float()
-    score, baseline = model(torch.stack([image, fill.reshape(3, 1, 1).expand_as(image)]))[:, label].tolist()
+    score, baseline = model(torch.cat([image[None].float(), _flat(image, fill)]))[:, label].tolist()
     return float(score - baseline)
 
 
@@ -173,31 +162,29 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
     return blank.to(device).eval()
 
 
-@contextmanager
-def _feature_maps(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect the feature maps of the forward passes in the block, in the order they are computed."""
-    maps: list[Tensor] = []
+@torch.no_grad()
+def last_feature_layer(model: nn.Module, batch: Tensor) -> nn.Module | None:
+    """Return the layer whose (N, C, H, W) output is computed last when a network runs; None if there is no such."""
+    found: list[nn.Module] = []
 
-    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def keep(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if output.dim() == 4:
-            maps.append(output)
+            found.append(layer)
 
     hooks = [layer.register_forward_hook(keep) for layer in model.modules() if isinstance(layer, FEATURES)]
     try:
-        yield maps
+        model(batch)
     finally:
         for hook in hooks:
             hook.remove()
+    return found[-1] if found else None
 
 
-def _intervals(length: int, side: int, stride: int) -> Tensor:
-    """Return (I, length) masks of all intervals of `side` pixels, `stride` apart, the last one at the end."""
-    last = length - side
-    starts = torch.tensor([*range(0, last, stride), last])[:, None]
-    places = torch.arange(length)
-    return (places >= starts) & (places < starts + side)
+def _flat(image: Tensor, fill: Tensor) -> Tensor:
+    """Return a (1, 3, H, W) image of one colour as large as another."""
+    return fill.reshape(1, 3, 1, 1).expand(-1, -1, *image.shape[1:])
 
 
 def _numpy(tensor: Tensor) -> Map:
-    array: Map = tensor.cpu().numpy()
+    array: Map = tensor.detach().cpu().numpy()
     return array
