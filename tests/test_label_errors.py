@@ -49,11 +49,17 @@ def test_a_label_that_the_network_itself_predicts_is_no_suspicion():
     assert 2 not in found.indices.tolist()
 
 
-def test_a_class_that_no_image_carries_is_never_suggested():
-    """It has no threshold."""
+def test_a_class_that_no_image_carries_makes_no_label_suspect():
+    """It has no threshold that a probability could reach, however sure the network is of it."""
     probs = rows((0.1, 0.2, 0.7), (0.1, 0.2, 0.7), (0.2, 0.5, 0.3), (0.4, 0.3, 0.3))
-    found = label_errors.suspicions(probs, np.array([0, 0, 1, 0], np.uint8))
-    assert 2 not in found.suggested.tolist()
+    assert len(label_errors.suspicions(probs, np.array([0, 0, 1, 0], np.uint8))) == 0
+
+
+def test_of_one_class_alone_no_label_is_suspect():
+    """There is nothing else that an image could be."""
+    probs = rows((0.9, 0.1), (0.2, 0.8), (0.4, 0.6))
+    for label in (0, 1):
+        assert len(label_errors.suspicions(probs, np.full(3, label, np.uint8))) == 0
 
 
 def test_confused_pairs_come_by_number_with_the_surest_mistakes_first():
