@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.dataset import Split
-from pipeline.errors import ExplanationError
+from pipeline.errors import InspectionError
 from pipeline.inspection import embedding
 from tests.test_models import network
 
@@ -47,7 +47,7 @@ def test_features_are_what_the_last_linear_layer_turns_into_scores(arch, data, c
 
 def test_a_network_without_a_linear_layer_has_no_features(data, cpu):
     """A message instead of an empty array."""
-    with pytest.raises(ExplanationError, match=r"^features: expected a network that ends in a fully connected layer"):
+    with pytest.raises(InspectionError, match=r"^features: expected a network that ends in a fully connected layer"):
         embedding.features(nn.Flatten(), data["test"], batch_size=100, place=cpu)
 
 

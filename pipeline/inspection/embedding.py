@@ -9,10 +9,11 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from pipeline.dataset import Images, Labels, Split
-from pipeline.errors import ExplanationError
+from pipeline.errors import InspectionError
 from pipeline.loader import batches
 
 Features = npt.NDArray[np.float32]
@@ -42,7 +43,7 @@ def feature_batches(model: nn.Module, split: Split, *, batch_size: int, place: t
     """Yield a split's features, (B, D) float32 on `place`, in its order; the network is there and in evaluation mode.
 
     Raises:
-        ExplanationError: the network has no fully connected layer.
+        InspectionError: the network has no fully connected layer.
     """
     given: list[Tensor] = []
 
@@ -54,7 +55,7 @@ def feature_batches(model: nn.Module, split: Split, *, batch_size: int, place: t
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)
             if not given:
-                raise ExplanationError(
+                raise InspectionError(
                     "features: expected a network that ends in a fully connected layer (torch.nn.Linear), found none"
                 )
             yield given.pop().flatten(1)
@@ -111,7 +112,10 @@ def layout(vectors: npt.NDArray[np.float32], *, seed: int) -> Layout:
     model = PCA(count, random_state=seed)
     components = model.fit_transform(vectors)
     near = min(30.0, (len(vectors) - 1) / 3)
-    tsne = TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(components)
+    # A second thread is of no use to so small a problem, and on a busy machine takes many times as long: in each of a
+    # thousand steps both wait for one another.
+    with threadpool_limits(1):
+        tsne = TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(components)
     first, second = model.explained_variance_ratio_[:2].tolist()
     return Layout(components[:, :2].astype(np.float64), (first, second), tsne)
 
