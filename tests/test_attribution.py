@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import ExplanationError
+from pipeline.errors import InspectionError
 from pipeline.inspection import attribution
 from tests.test_models import network
 
@@ -160,7 +160,7 @@ def test_grad_cam_takes_the_last_feature_maps_before_pooling(arch, side, image):
 
 def test_grad_cam_says_what_an_mlp_lacks(image):
     """It has no place that a feature belongs to."""
-    with pytest.raises(ExplanationError, match=r"^Grad-CAM: expected a network with a convolution, found none"):
+    with pytest.raises(InspectionError, match=r"^Grad-CAM: expected a network with a convolution, found none"):
         attribution.grad_cam(network("mlp").eval(), image, 0)
 
 

@@ -13,17 +13,13 @@ import torch
 from PIL import Image
 
 from pipeline import checkpoint, cli, dataset, files, models
+from pipeline.inspection import explain_layers, feature_maps, receptive_field
 from pipeline.params import architecture
 
-PICTURES = (
-    "prediction",
-    "attribution",
-    "attribution_rival",
-    "neighbours",
-    "embedding",
-    "confusions",
-    "label_errors",
-)
+ANSWER = ("prediction.png", "attribution.png", "attribution_rival.png", "neighbours.png", "convolution.gif")
+LAYERS = ("edges.png", "first_layer.png", "feature_maps.png", "patches.png")
+ALL_IMAGES = ("embedding.png", "confusions.png", "label_errors.png")
+PICTURES = (*ANSWER, *LAYERS, *ALL_IMAGES)
 COUNTS = (("train", 300), ("test", 200))
 
 
@@ -44,7 +40,7 @@ def model(tmp_path, small_params, data):
 
 @pytest.fixture
 def few(data) -> dataset.Dataset:
-    """300 training and 200 test images, so that a page takes two seconds."""
+    """300 training and 200 test images, so that a page takes seconds."""
     splits = {name: dataset.Split(data[name].images[:count], data[name].labels[:count]) for name, count in COUNTS}
     return dataset.Dataset(data.metadata, splits)
 
@@ -74,9 +70,10 @@ def read(page: Path) -> tuple[str, list[str], list[bytes]]:
     """Return a page's text, the titles of its sections, and its pictures' bytes."""
     source = page.read_text(encoding="utf-8")
     text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", source.split("<body>")[1])).split())
-    titles = [html.unescape(title) for title in re.findall(r"<h2>(.*?)</h2>", source)]
-    pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)"', source)
-    assert not re.search(r'(src|href)="(?!data:)', source), "the page needs another file"
+    titles = [html.unescape(title) for title in re.findall(r"<h2.*?>(.*?)</h2>", source)]
+    pictures = re.findall(r'<img src="data:image/(?:png|gif);base64,([^"]+)"', source)
+    assert not re.search(r'(src|href)="(?!data:|#)', source), "the page needs another file"
+    assert re.findall(r'href="#(.*?)"', source) == re.findall(r'<h2 id="(.*?)"', source)
     return text, titles, [base64.b64decode(picture) for picture in pictures]
 
 
@@ -98,7 +95,7 @@ def test_a_mistake_is_explained_on_a_page_with_all_pictures_in_it(model, explain
     assert f"of {mistakes:,} mistakes on 200 test images" in out
     assert lines[-1] == f"wrote {Path('here/explanation.html')}"
     text, titles, pictures = read(tmp_path / "here/explanation.html")
-    assert pictures == [(tmp_path / f"here/{name}.png").read_bytes() for name in PICTURES]
+    assert pictures == [(tmp_path / "here" / name).read_bytes() for name in PICTURES]
     assert f"What speaks for {right}, its label" in titles
     assert text.startswith(f"test image {index}: {wrong}")
     assert "cnn trained on shapes10" in text
@@ -135,18 +132,59 @@ def test_an_image_file_is_explained_without_a_label(model, explain, few, tmp_pat
     assert any(title.endswith(", the next probable class") for title in titles)
 
 
-def test_of_an_mlp_all_but_grad_cam_is_shown(explain, small_params, data, tmp_path):
-    """And a line says why that is missing."""
+def test_of_an_mlp_a_line_says_why_what_convolutions_do_is_left_out(explain, small_params, data, tmp_path):
+    """Printed and on the page; the other sections, and the other two maps, are there."""
     save(tmp_path / "model", small_params({"model.arch": "mlp"}), data.metadata)
     code, out, _ = explain()
     assert code == 0
-    assert sum(
-        line.startswith("left out: Grad-CAM: expected a network with a convolution") for line in out.splitlines()
-    )
+    left_out = [line.removeprefix("left out: ") for line in out.splitlines() if line.startswith("left out: ")]
+    no_filters = "model.arch: found mlp, which has no filters; expected cnn, resnet or speednet"
+    no_maps = "model.arch: found mlp, which has no feature maps; expected cnn, resnet or speednet"
+    topics = ("edges", "the first layer's filters", "feature maps", "what excites channels")
+    reasons = (no_filters, no_filters, no_maps, no_maps)
+    assert left_out[2:] == [f"{topic}: {reason}" for topic, reason in zip(topics, reasons, strict=True)]
+    assert all(line.startswith("Grad-CAM: expected a network with a convolution, found none") for line in left_out[:2])
     text, _, pictures = read(tmp_path / "explain/explanation.html")
-    assert len(pictures) == len(PICTURES)
+    assert len(pictures) == len(ANSWER + ALL_IMAGES)
+    assert all(f"left out: {line}" in text for line in left_out[2:])
     assert "Grad-CAM weights" not in text
     assert "Occlusion covers" in text
+
+
+def test_filters_of_single_pixels_see_no_edges_but_have_feature_maps(explain, small_params, data, tmp_path):
+    """What cannot be shown of a network takes nothing else with it."""
+    save(tmp_path / "model", small_params({"model.cnn.kernel_size": 1}), data.metadata)
+    code, out, _ = explain()
+    assert code == 0
+    assert out.count("the first layer's filters: found 1 x 1 px, which see no edges") == 2
+    written = {path.name for path in (tmp_path / "explain").iterdir()}
+    assert set(PICTURES) - written == {"edges.png", "first_layer.png"}
+
+
+def test_what_layers_answer_is_said_in_numbers(model, explain, few):
+    """The filter's sums, the first layer beside chance, the feature maps' shapes, the classes of what excites."""
+    del model
+    _, out, _ = explain("--index", 5)
+    grey = np.asarray(Image.fromarray(few["test"].images[5]).convert("L"))
+    kernel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    sums = {int((grey[y : y + 3, x : x + 3] * kernel).sum()) for y in range(30) for x in range(30)}
+    low, high = map(int, re.search(r"25 sums from ([+-]\d+) to ([+-]\d+)", out).groups())
+    assert low < high
+    assert {low, high} <= sums
+    assert re.search(r"orientation selectivity of the first layer 0\.\d\d, of random filters 0\.\d\d \(p = ", out)
+    assert re.search(r"its cosine with edge filters 0\.\d\d, of random filters 0\.\d\d \(p = ", out)
+    assert "first layer to last: 8 of 16 x 16 (blocks.0), 16 of 8 x 8 (blocks.1)" in out
+    assert re.search(r"of the 9 images .* \d\.\d \(blocks\.0\), \d\.\d \(blocks\.1\) are of one class", out)
+
+
+def test_how_many_images_of_a_channel_are_of_one_class():
+    """Two channels: three images of class 2, and one each of three classes."""
+    labels = np.array([2, 2, 2, 0, 1], np.uint8)
+    images = np.array([[0, 1, 2], [2, 3, 4]])
+    nothing = np.zeros((2, 3))
+    field = receptive_field.Field(1, 1, 0)
+    found = feature_maps.Exciting("blocks.0", field, nothing, images, np.zeros((2, 3, 2), int), np.zeros(2))
+    assert explain_layers.most_common(labels, found) == 2.0
 
 
 @pytest.mark.parametrize(

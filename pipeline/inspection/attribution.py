@@ -15,7 +15,7 @@ import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
 from torch import Tensor, nn
 
-from pipeline.errors import ExplanationError
+from pipeline.errors import InspectionError
 from pipeline.models.layers import ACTIVATIONS
 
 Map = npt.NDArray[np.float32]
@@ -56,12 +56,12 @@ def grad_cam(model: nn.Module, image: Tensor, label: int) -> Map:
     its last feature maps, and so weights each place on its own, can be 0 everywhere for a class it is sure of.
 
     Raises:
-        ExplanationError: the network has no such layer.
+        InspectionError: the network has no such layer.
     """
     batch = image[None].float()
     layer = last_feature_layer(model, batch)
     if layer is None:
-        raise ExplanationError(
+        raise InspectionError(
             "Grad-CAM: expected a network with a convolution, found none (an mlp has none); "
             "explain another architecture, or read the other maps"
         )

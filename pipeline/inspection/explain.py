@@ -2,6 +2,7 @@
 
 import mimetypes
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,21 +11,38 @@ import torch
 
 from pipeline import checkpoint, dataset, device, files, gpu_lock, image_files, inference, pages, stage
 from pipeline.dataset import Images, Split
-from pipeline.errors import ExplanationError
-from pipeline.inspection.explain_sections import BATCH_SIZE, PARTS, Section, Subject
+from pipeline.errors import ExplanationError, InspectionError
+from pipeline.inspection import explain_layers, explain_sections
+from pipeline.inspection.explanation import BATCH_SIZE, Section, Subject
 from pipeline.params import IMAGE_SIDE
+
+PARTS: dict[str, Callable[[Subject, Path], Section]] = {
+    "the answer": explain_sections.prediction,
+    "evidence for it": explain_sections.evidence,
+    "evidence for another": explain_sections.evidence_for_rival,
+    "similar training images": explain_sections.neighbours,
+    "a convolution": explain_layers.convolved,
+    "edges": explain_layers.edges,
+    "the first layer's filters": explain_layers.first_layer,
+    "feature maps": explain_layers.by_depth,
+    "what excites channels": explain_layers.exciting,
+    "a map of the classes": explain_sections.place,
+    "confusions": explain_sections.confused,
+    "suspicious labels": explain_sections.suspicious,
+}
+"""The sections in the order of the page, by what they are about; each draws its picture in the folder it is given."""
 
 CHUNK = 4 * BATCH_SIZE
 """Test images between two advances of the progress bar."""
 
 
 def run(model: Path, data: Path, out: Path, wanted: Path | int, *, seed: int) -> None:
-    """Explain an image: print a line for each finding, write a PNG for each section and `explanation.html`.
+    """Explain an image: print a line for each finding, write a picture for each section and `explanation.html`.
 
     Args:
         model: folder that `checkpoint.save_model` wrote; data: folder that `dataset.save` wrote.
         wanted: an image file, or the index of a test image.
-        seed: of the random networks and the map.
+        seed: of the random networks, random filters and the map.
 
     Raises:
         CheckpointError, DatasetError: there is no network, or there are no images.
@@ -32,14 +50,19 @@ def run(model: Path, data: Path, out: Path, wanted: Path | int, *, seed: int) ->
     """
     with gpu_lock.claim("auto"):
         subject = _subject(model, data, wanted, seed)
-        sections = []
-        for part in PARTS:
-            section = part(subject, out)
-            sections.append(section)
+        sections, left_out = {}, []
+        for topic, part in PARTS.items():
+            try:
+                section = part(subject, out)
+            except InspectionError as error:
+                left_out.append(f"left out: {topic}: {error}")
+                print(left_out[-1], flush=True)
+                continue
+            sections[topic] = section
             for finding in section.findings:
                 print(finding, flush=True)
         page = out / "explanation.html"
-        files.write_text(page, _page(subject, sections))
+        files.write_text(page, _page(subject, sections, left_out))
     print(f"wrote {page}")
 
 
@@ -87,7 +110,7 @@ def _read(path: Path) -> Images:
     return found.pixels.copy()  # Pillow's are read-only, of which torch warns
 
 
-def _page(subject: Subject, sections: list[Section]) -> str:
+def _page(subject: Subject, sections: dict[str, Section], left_out: list[str]) -> str:
     saved = subject.saved
     return pages.render(
         "explanation.html",
@@ -96,12 +119,14 @@ def _page(subject: Subject, sections: list[Section]) -> str:
         "made by python -m pipeline explain.",
         sections=[
             {
+                "topic": topic,
                 "title": section.title,
                 "caption": section.caption,
                 "picture": pages.data_uri(
                     section.picture.read_bytes(), mimetypes.guess_type(section.picture)[0] or "image/png"
                 ),
             }
-            for section in sections
+            for topic, section in sections.items()
         ],
+        left_out=left_out,
     )

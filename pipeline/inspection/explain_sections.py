@@ -1,7 +1,5 @@
-"""The sections of an explanation: each draws a picture and says what is to be seen in it."""
+"""Sections of an explanation on an answer, what it rests on, and which other images the network sees so."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -9,18 +7,18 @@ import numpy as np
 import torch
 
 from pipeline import stage
-from pipeline.checkpoint import Saved
-from pipeline.dataset import Dataset, Images, Split
-from pipeline.errors import ExplanationError
-from pipeline.inference import Probs
+from pipeline.dataset import Split
+from pipeline.errors import InspectionError
 from pipeline.inspection import attribution, confusions, embedding, explain_figures, label_errors
 from pipeline.inspection.explain_figures import Attribution
-
-BATCH_SIZE = 250
+from pipeline.inspection.explanation import BATCH_SIZE, Section, Subject, first, sentence
 
 TOP = 5
 RANDOM_NETWORKS = 5
 NEIGHBOURS = 15
+TRAINING_IMAGES = 15_000
+"""Among which the neighbours are looked for: in a third of CIFAR-10, so that this takes seconds without a GPU."""
+
 MAP_IMAGES = 1000
 """Test images on the map: enough to see groups, few enough for t-SNE to take seconds."""
 
@@ -36,59 +34,8 @@ HOW_TO_READ = {
 """What a caption says of each method."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The image to explain, and all that explaining needs.
-
-    Attributes:
-        name: what the image is called, e.g. "test image 0".
-        image: (32, 32, 3) uint8.
-        label: its class, if that is known.
-        probs: (C,) what the network says of it.
-        test_probs: (N, C) what it says of the test split.
-        saved: the network, on `place`.
-        data: train and test split.
-    """
-
-    name: str
-    image: Images
-    label: int | None
-    probs: Probs
-    test_probs: Probs
-    saved: Saved
-    data: Dataset
-    place: torch.device
-    seed: int
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes."""
-        return self.saved.metadata.classes
-
-    @property
-    def predicted(self) -> int:
-        """The most probable class."""
-        return int(self.probs.argmax())
-
-    @property
-    def rival(self) -> int:
-        """The class it should have been, or if that is the predicted one or not known, the next probable."""
-        if self.label is not None and self.label != self.predicted:
-            return self.label
-        return int(np.argsort(-self.probs, kind="stable")[1])
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page: a picture, how to read it, and what it says in a line or more."""
-
-    title: str
-    caption: str
-    picture: Path
-    findings: tuple[str, ...]
-
-
-def _prediction(subject: Subject, out: Path) -> Section:
+def prediction(subject: Subject, out: Path) -> Section:
+    """The image and its most probable classes."""
     classes, probs, label = subject.classes, subject.probs, subject.label
     picture = out / "prediction.png"
     top = min(TOP, len(classes))
@@ -105,7 +52,8 @@ def _prediction(subject: Subject, out: Path) -> Section:
     )
 
 
-def _evidence(subject: Subject, out: Path) -> Section:
+def evidence(subject: Subject, out: Path) -> Section:
+    """What the score of the predicted class rests on."""
     name = subject.classes[subject.predicted]
     found, findings, exactness = _attributions(subject, subject.predicted)
     picture = out / "attribution.png"
@@ -122,7 +70,8 @@ def _evidence(subject: Subject, out: Path) -> Section:
     return Section(f"What its answer, {name}, rests on", " ".join(caption), picture, findings)
 
 
-def _evidence_for_rival(subject: Subject, out: Path) -> Section:
+def evidence_for_rival(subject: Subject, out: Path) -> Section:
+    """What the score of the class it should have been, or nearly was, rests on."""
     name = subject.classes[subject.rival]
     found, findings, exactness = _attributions(subject, subject.rival)
     picture = out / "attribution_rival.png"
@@ -148,7 +97,7 @@ def _attributions(subject: Subject, label: int) -> tuple[list[Attribution], tupl
         for method_name, method in methods.items():
             try:
                 trained = method(model, image, label)
-            except ExplanationError as error:
+            except InspectionError as error:
                 findings.append(f"left out: {error}")
                 continue
             check = attribution.sanity(method, model, image, label, trained, seed=subject.seed, draws=RANDOM_NETWORKS)
@@ -164,8 +113,10 @@ def _attributions(subject: Subject, label: int) -> tuple[list[Attribution], tupl
     return found, tuple(findings), exactness
 
 
-def _neighbours(subject: Subject, out: Path) -> Section:
-    train, classes, name = subject.data["train"], subject.classes, subject.classes[subject.predicted]
+def neighbours(subject: Subject, out: Path) -> Section:
+    """The training images with the most similar features."""
+    classes, name = subject.classes, subject.classes[subject.predicted]
+    train = first(subject.data["train"], TRAINING_IMAGES)
     with stage.bar("looking at training images", len(train)) as advance:
         cosines = embedding.similarity(
             subject.saved.model,
@@ -178,7 +129,7 @@ def _neighbours(subject: Subject, out: Path) -> Section:
     nearest = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
     captions = [f"{classes[train.labels[index]]}\n{cosines[index]:.2f}" for index in nearest]
     same = int((train.labels[nearest] == subject.predicted).sum())
-    said = f"{same} of the {len(nearest)} most similar training images are labelled {name}"
+    said = f"{same} of the {len(nearest)} most similar of {len(train):,} training images are labelled {name}"
     picture = out / "neighbours.png"
     explain_figures.neighbours(
         picture,
@@ -198,29 +149,28 @@ def _neighbours(subject: Subject, out: Path) -> Section:
     )
 
 
-def _map(subject: Subject, out: Path) -> Section:
-    test = subject.data["test"]
-    chosen = list(range(min(MAP_IMAGES, len(test))))
-    images, labels = test.images[chosen], test.labels[chosen]
+def place(subject: Subject, out: Path) -> Section:
+    """All classes in the plane, and the image among them."""
+    test = first(subject.data["test"], MAP_IMAGES)
     vectors = embedding.features(
         subject.saved.model,
-        Split(np.concatenate([images, subject.image[None]]), np.append(labels, np.uint8(0))),
+        Split(np.concatenate([test.images, subject.image[None]]), np.append(test.labels, np.uint8(0))),
         batch_size=BATCH_SIZE,
         place=subject.place,
     )
-    learned = embedding.neighbour_accuracy(vectors[:-1], labels)
-    pixels = images.reshape(len(images), -1).astype(np.float32)
-    raw = embedding.neighbour_accuracy(pixels - pixels.mean(0), labels)
+    learned = embedding.neighbour_accuracy(vectors[:-1], test.labels)
+    pixels = test.images.reshape(len(test), -1).astype(np.float32)
+    raw = embedding.neighbour_accuracy(pixels - pixels.mean(0), test.labels)
     with stage.bar("laying out the map", 1):
         layout = embedding.layout(vectors, seed=subject.seed)
-    said = f"of {len(labels):,} test images, {learned:.1%} have the class that is the most common among the 10 nearest"
+    said = f"of {len(test):,} test images, {learned:.1%} have the class that is the most common among the 10 nearest"
     picture = out / "embedding.png"
     explain_figures.embedding(
         picture,
         layout,
-        labels,
+        test.labels,
         subject.classes,
-        f"{_sentence(said)}\nby what the network makes of them; by their pixels it is {raw:.1%}",
+        f"{sentence(said)}\nby what the network makes of them; by their pixels it is {raw:.1%}",
     )
     return Section(
         "Where it lies among the test images",
@@ -232,7 +182,8 @@ def _map(subject: Subject, out: Path) -> Section:
     )
 
 
-def _confusions(subject: Subject, out: Path) -> Section:
+def confused(subject: Subject, out: Path) -> Section:
+    """The classes that are mixed up most."""
     test, classes = subject.data["test"], subject.classes
     pairs = confusions.most_confused(subject.test_probs, test.labels, PAIRS)
     wrong = int((subject.test_probs.argmax(1) != test.labels).sum())
@@ -244,7 +195,7 @@ def _confusions(subject: Subject, out: Path) -> Section:
             f"{pairs[0].counts[1]:,} times, of {wrong:,} mistakes on {len(test):,} test images"
         )
     picture = out / "confusions.png"
-    explain_figures.confusions(picture, test.images, test.labels, pairs, classes, _sentence(said))
+    explain_figures.confusions(picture, test.images, test.labels, pairs, classes, sentence(said))
     return Section(
         "The classes it mixes up most",
         "A row for each pair of classes, with how many test images of one are taken for the other, and those of them "
@@ -254,7 +205,8 @@ def _confusions(subject: Subject, out: Path) -> Section:
     )
 
 
-def _label_errors(subject: Subject, out: Path) -> Section:
+def suspicious(subject: Subject, out: Path) -> Section:
+    """The test labels that the network's answers speak against."""
     test = subject.data["test"]
     found = label_errors.suspicions(subject.test_probs, test.labels)
     right = float((subject.test_probs.argmax(1) == test.labels).mean())
@@ -276,19 +228,3 @@ def _label_errors(subject: Subject, out: Path) -> Section:
         picture,
         (said,),
     )
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-PARTS: tuple[Callable[[Subject, Path], Section], ...] = (
-    _prediction,
-    _evidence,
-    _evidence_for_rival,
-    _neighbours,
-    _map,
-    _confusions,
-    _label_errors,
-)
-"""The sections in the order of the page; each draws its picture in the folder it is given."""

@@ -1,0 +1,141 @@
+"""Sections of an explanation on the way from pixels to features: what convolutions do, and what they answer to."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.dataset import Labels
+from pipeline.inspection import (
+    convolution,
+    convolution_figures,
+    feature_maps,
+    feature_maps_figures,
+    filters,
+    filters_figures,
+)
+from pipeline.inspection.explanation import BATCH_SIZE, Section, Subject, first
+from pipeline.inspection.feature_maps import Exciting
+
+SHOWN_FILTER = "Sobel vertical"
+WALK_SIDE = 7
+"""Pixels along each side of the section that a filter is seen to walk over: 25 steps of 3 x 3 px."""
+
+RANDOM_LAYERS = 100
+EXCITING_IMAGES = 2500
+"""Test images in which what excites a channel is looked for: enough for clear cases, in a quarter of the time."""
+
+
+def convolved(subject: Subject, out: Path) -> Section:
+    """A filter's way over a part of the image."""
+    kernel = convolution.EDGE_FILTERS[SHOWN_FILTER]
+    part = convolution.liveliest(convolution.grey(subject.image), kernel, WALK_SIDE)
+    walk = convolution.walk(part, kernel)
+    picture = out / "convolution.gif"
+    convolution_figures.walk_animation(picture, walk, SHOWN_FILTER)
+    return Section(
+        "What a convolution does, step by step",
+        f"A filter of 3 x 3 numbers, here a classic one for vertical edges, walks over {WALK_SIDE} x {WALK_SIDE} px "
+        "of the image, where it finds most to say. At each step the pixels under it are multiplied by its numbers, "
+        "and the products added up: one number of the feature map, large where it gets brighter to the right, far "
+        "below 0 where it gets darker. A convolutional layer does the same with many filters, all colours, and "
+        "numbers that it has learned.",
+        picture,
+        (
+            f"{SHOWN_FILTER} over {WALK_SIDE} x {WALK_SIDE} px of the image: {walk.sums.size} sums from "
+            f"{walk.sums.min():+.0f} to {walk.sums.max():+.0f}",
+        ),
+    )
+
+
+def edges(subject: Subject, out: Path) -> Section:
+    """What edge filters answer to the image, and the network's filters that are most like them."""
+    layer = filters.first_layer(subject.saved.model)
+    matches = filters.nearest(layer.filters)
+    picture = out / "edges.png"
+    filters_figures.edges(picture, subject.image, layer, matches)
+    best = max(matches, key=lambda match: abs(match.cosine))
+    return Section(
+        "Edges: what classic filters find in the image, and what the network's most similar filters find",
+        "The filters by Sobel and Prewitt were made to find edges of brightness; the network's come from the training "
+        "images alone. Below each the filter of its first layer that points most in the same direction: a cosine of "
+        "1 is the same filter, 0 has nothing to do with it. The network's filters see colours, and are followed by a "
+        "bias or a normalisation that is left out here.",
+        picture,
+        (f"most like an edge filter: filter {best.filter}, like {best.edge} with a cosine of {abs(best.cosine):.2f}",),
+    )
+
+
+def first_layer(subject: Subject, out: Path) -> Section:
+    """All filters of the first layer, and whether they are more than chance."""
+    layer = filters.first_layer(subject.saved.model)
+    count, _, side, _ = layer.filters.shape
+    random = filters.chance(count, side, draws=RANDOM_LAYERS, seed=subject.seed)
+    picture = out / "first_layer.png"
+    filters_figures.first_layer(picture, layer, filters.selectivity(layer.filters), random)
+    measured = filters.summary(layer, random)
+    index, cosine = (
+        "{:.2f}, of random filters {:.2f} (p = {:.2g})".format(
+            *(measured[f"first_layer/{name}{part}"] for part in ("", "_random", "_p"))
+        )
+        for name in ("selectivity", "edge_cosine")
+    )
+    return Section(
+        "Is the first layer an edge detector?",
+        "Each little picture is a filter: what it has in a pixel's colour (mid grey: nothing) it multiplies that "
+        "pixel's colour by. Above it is its orientation selectivity: 1 if it answers to stripes of one orientation "
+        "only, 0 if to all alike. Small random filters prefer some orientation, too, hence the comparison: p is the "
+        f"share of {RANDOM_LAYERS} random layers of as many filters that reach as much (none: 1 in "
+        f"{RANDOM_LAYERS + 1}).",
+        picture,
+        (f"orientation selectivity of the first layer {index}", f"its cosine with edge filters {cosine}"),
+    )
+
+
+def by_depth(subject: Subject, out: Path) -> Section:
+    """The image's feature maps after each stage."""
+    found = feature_maps.feature_maps(subject.saved.model, subject.image)
+    picture = out / "feature_maps.png"
+    feature_maps_figures.by_depth(picture, subject.image, found)
+    shapes = (f"{len(stage.maps)} of {' x '.join(map(str, stage.maps.shape[1:]))} ({stage.name})" for stage in found)
+    return Section(
+        "The image, layer by layer",
+        "Each row is a part of the network, the first at the top: the feature maps that answer most to this image. "
+        "From row to row each number sees more of the image, and in most networks there are fewer places and more "
+        "channels: outlines at first, then ever less that looks like the image.",
+        picture,
+        (f"feature maps of the image, first layer to last: {', '.join(shapes)}",),
+    )
+
+
+def exciting(subject: Subject, out: Path) -> Section:
+    """The parts of test images that excite channels most."""
+    test = first(subject.data["test"], EXCITING_IMAGES)
+    found = feature_maps.exciting(subject.saved.model, test, batch_size=BATCH_SIZE, place=subject.place)
+    picture = out / "patches.png"
+    feature_maps_figures.patches_by_depth(picture, test.images, found)
+    counts = ", ".join(f"{most_common(test.labels, stage):.1f} ({stage.name})" for stage in found)
+    by_chance = most_common(np.random.default_rng(subject.seed).permutation(test.labels), found[-1])
+    shown = found[0].images.shape[1]
+    said = (
+        f"of the {shown} images that excite a channel most, {counts} are of one class on average; "
+        f"by chance {by_chance:.1f}"
+    )
+    return Section(
+        "What excites a channel most",
+        f"Each block of pictures is a channel, and shows the parts of {len(test):,} test images to which it answers "
+        "most. Do they have something in common, and what: a colour, an edge, a texture, a part of an animal? "
+        f"How far it is the class can be counted: {said}.",
+        picture,
+        (said,),
+    )
+
+
+def most_common(labels: Labels, found: Exciting) -> float:
+    """Return how many of the images that excite a channel carry the most common label among them: mean over channels.
+
+    Args:
+        labels: (N,) uint8, of all images that were looked at.
+    """
+    votes: npt.NDArray[np.int64] = (labels[found.images][:, :, None] == np.arange(labels.max() + 1)).sum(1)
+    return float(votes.max(1).mean())
