@@ -262,7 +262,7 @@ def explain(
     model: Annotated[Path, typer.Option(help="Folder of the trained network.")] = Path("model"),
     data: Annotated[Path, typer.Option(help="Folder of the processed images.")] = Path("data/processed"),
     out: Annotated[Path, typer.Option(help="Folder for the page and its pictures.")] = Path("explain"),
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of what is random: networks, filters, the map.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of random networks and filters, and the map.")] = 0,
 ) -> None:
     """Show what the network's answer for an image rests on, and where it errs, on a page with pictures."""
     if index is not None and image is not None:
