@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from pipeline.params import CLASSES
 from pipeline.studies.collected import Collected
 from pipeline.studies.spec import Condition
 from pipeline.tables import ABSENT, Table
+
+CHANCE = 1 / CLASSES
+"""Accuracy of a network that guesses, which is what one is worth whose training diverged."""
 
 
 class Verdict(StrEnum):
@@ -29,6 +33,20 @@ class Quantity:
     form: str
 
 
+class MoreThan(float):
+    """A quantity of which all that is known is that it is more than this."""
+
+    def __format__(self, form: str, /) -> str:
+        return f"more than {super().__format__(form)}"
+
+
+class LessThan(float):
+    """A quantity of which all that is known is that it is less than this."""
+
+    def __format__(self, form: str, /) -> str:
+        return f"less than {super().__format__(form)}"
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure of the page: what is added to the page's name for its file, its caption, and what draws it."""
@@ -43,7 +61,8 @@ class Findings:
     """What an analysis found.
 
     Attributes:
-        quantities: a value for each quantity of the analysis; NaN: it can't be had, e.g. as a training diverged.
+        quantities: a value for each quantity of the analysis; NaN: it can't be had, e.g. as a training diverged;
+            MoreThan, LessThan: only a bound can.
     """
 
     quantities: dict[str, float]
@@ -59,19 +78,39 @@ class Analysis:
     analyse: Callable[[Collected], Findings]
 
 
+def met(condition: Condition, value: float) -> bool | None:
+    """Say whether a condition is met; None: the value is not known, or its bound leaves both open."""
+    if math.isnan(value):
+        return None
+    found = condition.met(value)
+    # All that is above a lower bound is on one side of the limit only if that side is above.
+    if isinstance(value, MoreThan) and found != (condition.at_least is not None):
+        return None
+    if isinstance(value, LessThan) and found != (condition.at_most is not None):
+        return None
+    return found
+
+
 def decide(rule: Sequence[Condition], quantities: Mapping[str, float]) -> Verdict:
     """Judge a claim.
 
-    It holds if all conditions are met, does not hold here if no essential one is, and holds in part otherwise; if a
-    quantity is not known (NaN), nothing is said.
+    It holds if all conditions are met, does not hold here if no essential one is, and holds in part otherwise; if of
+    one it is not known, nothing is said.
     """
-    if any(math.isnan(quantities[condition.quantity]) for condition in rule):
+    found = [met(condition, quantities[condition.quantity]) for condition in rule]
+    if None in found:
         return Verdict.UNDECIDED
-    met = [condition.met(quantities[condition.quantity]) for condition in rule]
-    if all(met):
+    if all(found):
         return Verdict.HOLDS
-    essential = [found for condition, found in zip(rule, met, strict=True) if condition.essential]
+    essential = [one for condition, one in zip(rule, found, strict=True) if condition.essential]
     return Verdict.IN_PART if any(essential) else Verdict.NOT_HERE
+
+
+def or_chance(collected: Collected, variant: str, metric: str) -> list[float]:
+    """Return an accuracy of a variant's experiments, by seed; those that diverged have that of guessing."""
+    if metric not in collected.rows:
+        return [CHANCE] * len(collected.of(variant))
+    return [float(value) for value in collected.of(variant)[metric].fillna(CHANCE)]
 
 
 def with_spread(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import files, tables
 from pipeline.results import text_of
 from pipeline.studies.analyses import ANALYSES
-from pipeline.studies.analysis import Analysis, Findings, Verdict, decide
+from pipeline.studies.analysis import Analysis, Findings, Verdict, decide, met
 from pipeline.studies.collected import Collected
 from pipeline.studies.plan import Plan
 from pipeline.studies.spec import Condition, Overrides
@@ -74,8 +74,8 @@ def _found(condition: Condition, analysis: Analysis, findings: Findings) -> str:
 
 
 def _met(condition: Condition, findings: Findings) -> str:
-    value = findings.quantities[condition.quantity]
-    return "unknown" if math.isnan(value) else "yes" if condition.met(value) else "no"
+    found = met(condition, findings.quantities[condition.quantity])
+    return "unknown" if found is None else "yes" if found else "no"
 
 
 def _needed(condition: Condition, analysis: Analysis) -> str:

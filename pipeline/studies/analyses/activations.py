@@ -1,0 +1,204 @@
+"""Activations: how fast networks learn with each, what gets through to the first layer, what saturates or dies."""
+
+import io
+import math
+import statistics
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.studies import convergence
+from pipeline.studies.analyses import activations_figures as figures
+from pipeline.studies.analyses.activations_figures import NAMES, NORMS
+from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, or_chance, with_spread
+from pipeline.studies.collected import Collected
+from pipeline.studies.convergence import Reach
+from pipeline.tables import ABSENT, Table
+
+TARGETS = {"small": 0.4, "full": 0.75}
+"""Training accuracy that is to be reached: Krizhevsky's 25 % error, and one that minutes on two cores allow."""
+
+QUANTITIES = {
+    "tanh_epochs": Quantity("epochs that tanh takes to the target, as a multiple of ReLU's", ".1f"),
+    "sigmoid_epochs": Quantity("epochs that sigmoid takes to the target, as a multiple of ReLU's", ".1f"),
+    "sigmoid_gradient": Quantity("the first layer's gradient before training, ReLU's over sigmoid's", ",.1f"),
+    "sigmoid_saturated": Quantity("percent of sigmoid's outputs saturated after training, mean over layers", ".1f"),
+    "tanh_saturated": Quantity("percent of tanh's outputs saturated after training, mean over layers", ".1f"),
+    "tanh_mean": Quantity("distance from 0 of tanh's mean output after training, in the farthest layer", ".3f"),
+}
+
+LAST = -1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An activation with or without batch norm, at its best learning rate.
+
+    Attributes:
+        reaches: when each training that did not diverge reached the target.
+        histories: of these trainings.
+        layers: mean over these trainings of what layers.csv holds, by epoch and layer; None: all diverged.
+    """
+
+    variant: str
+    lr: float
+    reaches: tuple[Reach, ...]
+    histories: tuple[pd.DataFrame, ...]
+    layers: pd.DataFrame | None
+
+    @property
+    def epochs(self) -> float:
+        """The mean of the epochs to the target, which may be a bound."""
+        return convergence.mean_epochs(self.reaches)
+
+    def by_layer(self, column: str, epoch: int) -> list[float]:
+        """Return a column of layers.csv after an epoch (0: before training, LAST) for all layers that have it."""
+        if self.layers is None:
+            return []
+        rows = self.layers[self.layers["epoch"] == (self.layers["epoch"].max() if epoch == LAST else epoch)]
+        return list(rows[column].dropna())
+
+    def by_epoch(self, column: str) -> list[float]:
+        """Return the mean of a column over all layers that have it, before training and after each epoch."""
+        if self.layers is None:
+            return []
+        return list(self.layers.groupby("epoch")[column].mean().dropna())
+
+
+def analyse(collected: Collected) -> Findings:
+    """Compare activations, each with and without batch norm at its best learning rate."""
+    target = TARGETS[collected.plan.scale]
+    chosen = {key: _chosen(collected, variants, target) for key, variants in _variants(collected).items()}
+    relu, tanh, sigmoid = (chosen[name, "none"] for name in ("relu", "tanh", "sigmoid"))
+    quantities = {
+        "tanh_epochs": convergence.ratio(tanh.epochs, relu.epochs),
+        "sigmoid_epochs": convergence.ratio(sigmoid.epochs, relu.epochs),
+        "sigmoid_gradient": _over(_first(relu), _first(sigmoid)),
+        "sigmoid_saturated": 100 * _mean(sigmoid.by_layer("saturated", LAST)),
+        "tanh_saturated": 100 * _mean(tanh.by_layer("saturated", LAST)),
+        "tanh_mean": max(map(abs, tanh.by_layer("mean", LAST)), default=math.nan),
+    }
+    times = {name: _written(quantities[f"{name}_epochs"]) for name in ("tanh", "sigmoid")}
+    speed = f"Epochs to {target:.0%} training accuracy, as multiples of ReLU's without batch norm: "
+    speed += f"tanh {times['tanh']}, sigmoid {times['sigmoid']}"
+    inside = "Before training the first layer's gradient without batch norm is with ReLU "
+    inside += f"{_written(quantities['sigmoid_gradient'])} times that with sigmoid"
+    return Findings(
+        quantities,
+        (_speeds(collected, chosen, target), _grid(collected, target), _layers(chosen)),
+        (
+            Picture(
+                "",
+                f"{speed}. Each at its best learning rate; thick: mean over seeds, thin: seeds.",
+                lambda path: figures.draw_curves(path, chosen, target, speed),
+            ),
+            Picture(
+                "-layers",
+                f"{inside}. Right: means over layers.",
+                lambda path: figures.draw_layers(path, chosen, inside),
+            ),
+        ),
+    )
+
+
+def _variants(collected: Collected) -> dict[tuple[str, str], list[str]]:
+    """Return the variants, one for each learning rate, of each activation and norm."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for variant in collected.variants:
+        cnn = collected.settings(variant).model.cnn
+        found.setdefault((cnn.activation, cnn.norm), []).append(variant)
+    return found
+
+
+def _chosen(collected: Collected, variants: list[str], target: float) -> Chosen:
+    """Choose the learning rate with the highest validation accuracy and read what its trainings left."""
+    best = max(variants, key=lambda variant: statistics.fmean(or_chance(collected, variant, "val/accuracy")))
+    names = _finished(collected, best)
+    layers = None
+    if names:
+        read = [pd.read_csv(io.BytesIO(collected.read(name, "results/layers.csv"))) for name in names]
+        layers = pd.concat(read).groupby(["epoch", "layer"], sort=False).mean(numeric_only=True).reset_index()
+    histories = tuple(collected.history(name) for name in names)
+    reaches = tuple(_reaches(collected, best, target))
+    return Chosen(best, collected.settings(best).train.lr, reaches, histories, layers)
+
+
+def _reaches(collected: Collected, variant: str, target: float) -> list[Reach]:
+    seconds = collected.rows.get("train/loop_seconds", {})
+    return [
+        convergence.reach(collected.history(name), target, float(seconds[name]))
+        for name in _finished(collected, variant)
+    ]
+
+
+def _finished(collected: Collected, variant: str) -> list[str]:
+    rows = collected.of(variant)
+    return [str(name) for name in rows.index[rows["diverged"] == ""]]
+
+
+def _first(one: Chosen) -> float:
+    """Return the norm of the first layer's gradient before training."""
+    return next(iter(one.by_layer("gradient_norm", 0)), math.nan)
+
+
+def _over(above: float, below: float) -> float:
+    return above / below if below else math.inf
+
+
+def _mean(values: list[float]) -> float:
+    return statistics.fmean(values) if values else math.nan
+
+
+def _written(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:,.1f}"
+
+
+def _speeds(collected: Collected, chosen: dict[tuple[str, str], Chosen], target: float) -> Table:
+    rows = []
+    for (activation, norm), one in chosen.items():
+        times = convergence.ratio(one.epochs, chosen["relu", norm].epochs)
+        numbers = (f"{one.lr:g}", *(convergence.written(one.reaches, what) for what in ("epochs", "seconds")))
+        scores = (
+            with_spread(collected.values(one.variant, f"{split}/accuracy"), 100) for split in ("val", "train", "test")
+        )
+        names = NAMES[activation], NORMS[norm]
+        rows.append((*names, *numbers, _written(times), *scores, counted(collected, one.variant)))
+    head = ("activation", "network", "learning rate", "epochs to target", "seconds to target", "times ReLU's epochs")
+    title = f"Each activation at its best learning rate; the target is {target:.0%} training accuracy"
+    return Table(title, (*head, "val, %", "train, %", "test, %", "n"), tuple(rows), text=2)
+
+
+def _grid(collected: Collected, target: float) -> Table:
+    """Return what each learning rate that was tried gave."""
+    rates = sorted({collected.settings(variant).train.lr for variant in collected.variants})
+    rows = []
+    for (activation, norm), variants in _variants(collected).items():
+        cells = dict.fromkeys(rates, ABSENT)
+        for variant in variants:
+            reaches = _reaches(collected, variant, target)
+            accuracy = with_spread(collected.values(variant, "val/accuracy"), 100, 1)
+            text = f"{accuracy}; {convergence.written(reaches, 'epochs')}" if reaches else "diverged"
+            cells[collected.settings(variant).train.lr] = text
+        rows.append((NAMES[activation], NORMS[norm], *cells.values()))
+    head = ("activation", "network", *(f"learning rate {rate:g}" for rate in rates))
+    title = "All learning rates: val accuracy in %; epochs to the target, of trainings that did not diverge"
+    return Table(title, head, tuple(rows), text=2)
+
+
+def _layers(chosen: dict[tuple[str, str], Chosen]) -> Table:
+    rows = []
+    for (activation, norm), one in chosen.items():
+        gradients = [next(iter(one.by_layer("gradient_norm", epoch)), math.nan) for epoch in (0, LAST)]
+        cells = [ABSENT if math.isnan(value) else f"{value:.2g}" for value in gradients]
+        for column, factor, digits in (("saturated", 100, 1), ("dead", 100, 1), ("mean", 1, 3)):
+            for epoch in (0, LAST):
+                values = one.by_layer(column, epoch)
+                cells.append(f"{factor * statistics.fmean(values):.{digits}f}" if values else ABSENT)
+        rows.append((NAMES[activation], NORMS[norm], *cells))
+    measures = ("first layer's gradient", "saturated outputs, %", "dead units, %", "mean output")
+    head = (f"{measure}, {when}" for measure in measures for when in ("before", "after"))
+    title = "Layers before and after training, means over activation layers"
+    return Table(title, ("activation", "network", *head), tuple(rows), text=2)
+
+
+ANALYSIS = Analysis(QUANTITIES, analyse)
