@@ -124,9 +124,8 @@ def _chosen(collected: Collected, variants: list[str], target: float) -> Chosen:
 
 
 def _reaches(collected: Collected, variant: str, target: float) -> list[Reach]:
-    seconds = collected.rows.get("train/loop_seconds", {})
     return [
-        convergence.reach(collected.history(name), target, float(seconds[name]))
+        convergence.reach(collected.history(name), target, float(collected.rows.at[name, "train/loop_seconds"]))
         for name in _finished(collected, variant)
     ]
 

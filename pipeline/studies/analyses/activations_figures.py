@@ -59,8 +59,12 @@ def draw_layers(path: Path, chosen: "Results", title: str) -> None:
             for axes, unit in zip(row[1:], ("norm of gradient", "share, %", "mean"), strict=True):
                 axes.set_ylabel(unit)
             row[3].axhline(0, color=GREY, lw=0.8)
-        titles = ("Gradient by layer,\nbefore training", "Gradient of the\nfirst layer")
-        titles += ("Saturated outputs\n(ReLU: dead units)", "Mean output\n")
+        titles = (
+            "Gradient by layer,\nbefore training",
+            "Gradient of the\nfirst layer",
+            "Saturated outputs\n(ReLU: dead units)",
+            "Mean output\n",
+        )
         labels = ("layer with weights", "epochs trained", "epochs trained", "epochs trained")
         for top, bottom, words, label in zip(*grid, titles, labels, strict=True):
             top.set_title(words)

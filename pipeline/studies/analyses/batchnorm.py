@@ -24,7 +24,7 @@ NEAR = 0.05
 
 QUANTITIES = {
     "norm_loss": Quantity(
-        "points lost with batch norm from weights scaled by the grid's ends, the more of both", ".1f"
+        "points lost with batch norm from the smallest and the largest weights, the more of both", ".1f"
     ),
     "plain_loss": Quantity("points lost without it from the same weights, the less of both", ".1f"),
     "rates_ratio": Quantity(
@@ -182,6 +182,7 @@ def _starts(cells: Sequence[Cell], best: dict[tuple[str, float], Cell]) -> Table
         all_of = [gone for one in cells if (one.norm, one.scale) == (norm, scale) for gone in one.diverged]
         rate = ABSENT if all(cell.diverged) else f"{cell.lr:g}"
         diverged = f"{sum(all_of)} of {len(all_of)}"
+        scores = (with_spread(values, 100) for values in (cell.test, cell.val))
         rows.append(
             (NAMES[norm], f"{scale:g}", rate, *(_percent(values) for values in (cell.test, cell.val)), diverged)
         )
@@ -206,10 +207,6 @@ def _rates(cells: Sequence[Cell], working: dict[str, list[float]]) -> Table:
     head = ("network", "learning rates that work", "share of the grid, %", "best test, %")
     title = f"Learning rates from a proper start: at most {100 * NEAR:.0f} points below the best, and learning at all"
     return Table(title, head, tuple(rows), text=2)
-
-
-def _percent(values: Sequence[float]) -> str:
-    return with_spread(values, 100)
 
 
 ANALYSIS = Analysis(QUANTITIES, analyse)
