@@ -77,9 +77,10 @@ def fast(*, relu: float, tanh: float, sigmoid: float, epochs: int = 12) -> Calla
         takes = {"relu": relu, "tanh": tanh, "sigmoid": sigmoid}[activation]
         if one.settings.train.lr == 0.1:
             return None
-        rise = 0.3 / takes * (1 if one.settings.train.lr == 0.03 else 0.5)
+        best = one.settings.train.lr == 0.03
+        rise = 0.3 / takes * (1 if best else 0.5)
         accuracies = [min(0.99, 0.1 + rise * (epoch - 0.5)) for epoch in range(1, epochs + 1)]
-        return accuracies, accuracies[-1]
+        return accuracies, 0.6 if best else 0.5
 
     return training
 
@@ -214,11 +215,11 @@ def test_an_activation_that_always_diverges_leaves_the_claim_open(tmp_path):
 def test_the_page_has_every_rate_and_the_same_bytes_again(tmp_path):
     """With several seeds, of which some never reach the target."""
     planned = made(ROOT, "activations", scale="full")
-    usual = fast(relu=1.5, tanh=9.0, sigmoid=20.0, epochs=30)
+    usual = fast(relu=1.5, tanh=9.0, sigmoid=10.0, epochs=30)
 
     def training(one: Planned) -> Training:
         stuck = one.seed == 2 and one.settings.model.cnn.activation == "sigmoid"
-        return ([0.1] * 30, 0.5) if stuck else usual(one)
+        return ([0.1] * 30, 0.55) if stuck else usual(one)
 
     results = MadeUp(planned, training)
     pages = []
@@ -229,7 +230,7 @@ def test_the_page_has_every_rate_and_the_same_bytes_again(tmp_path):
     assert {*pages[0]} == {"activations.md", "activations.png", "activations-layers.png"}
     text = pages[0]["activations.md"].decode()
     assert "75% training accuracy" in text
-    rows = [line for line in text.splitlines() if line.startswith("| sigmoid | without batch norm | 0.03 |")]
-    assert "(2 of 3 reached it)" not in rows[0]
-    assert "(0 of 3 reached it)" in rows[0]
+    (row,) = [line for line in text.splitlines() if line.startswith("| sigmoid | without batch norm | 0.03 |")]
+    reached = (0.75 - 0.1) / 0.3 * 10
+    assert f"| more than {(2 * reached + 29.5) / 3:.1f} (2 of 3 reached it) |" in row
     assert "| diverged |" in text

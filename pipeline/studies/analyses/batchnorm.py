@@ -183,17 +183,8 @@ def _starts(cells: Sequence[Cell], best: dict[tuple[str, float], Cell]) -> Table
         rate = ABSENT if all(cell.diverged) else f"{cell.lr:g}"
         diverged = f"{sum(all_of)} of {len(all_of)}"
         scores = (with_spread(values, 100) for values in (cell.test, cell.val))
-        rows.append(
-            (NAMES[norm], f"{scale:g}", rate, *(_percent(values) for values in (cell.test, cell.val)), diverged)
-        )
-    head = (
-        "network",
-        "factor on initial weights",
-        "best learning rate",
-        "test, %",
-        "val, %",
-        "diverged, at all rates",
-    )
+        rows.append((NAMES[norm], f"{scale:g}", rate, *scores, diverged))
+    head = ("network", "factor on initial weights", "best learning rate", "test, %", "val, %", "diverged, all rates")
     return Table("Each start at its best learning rate", head, tuple(rows))
 
 
