@@ -143,7 +143,7 @@ def test_a_mistake_in_what_is_set_is_one_line(given, line):
         made(ROOT, given=[given])
     assert str(raised.value).startswith(line)
     assert len(str(raised.value).splitlines()) == 1
-    with pytest.raises(StudyError, match="study: found pool, expected one of conv-or-dense, depth-and-width, pooling"):
+    with pytest.raises(StudyError, match=f"study: found pool, expected one of {', '.join(STUDIES)}"):
         made(ROOT, "pool")
 
 

@@ -109,7 +109,7 @@ def test_some_seeds_may_diverge(tmp_path):
     cells = [batchnorm._cell(results, variant) for variant in planned.variants]
     (half,) = [cell for cell in cells if (cell.norm, cell.scale, cell.lr) == ("none", 1.0, 0.1)]
     assert half.test == (0.66, CHANCE)
-    assert half.text == "38.0\n1 of 2 diverged"
+    assert half.text == "38.0\n1 of 2\ndiverged"
     pages = []
     for folder in (tmp_path / "once", tmp_path / "again"):
         page.write(folder, results, batchnorm.ANALYSIS.analyse(results))

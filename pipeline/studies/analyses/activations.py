@@ -81,8 +81,8 @@ def analyse(collected: Collected) -> Findings:
     times = {name: _written(quantities[f"{name}_epochs"]) for name in ("tanh", "sigmoid")}
     speed = f"Epochs to {target:.0%} training accuracy, as multiples of ReLU's without batch norm: "
     speed += f"tanh {times['tanh']}, sigmoid {times['sigmoid']}"
-    inside = "Before training the first layer's gradient without batch norm is with ReLU "
-    inside += f"{_written(quantities['sigmoid_gradient'])} times that with sigmoid"
+    inside = "Without batch norm the first layer's gradient before training is "
+    inside += f"{_written(quantities['sigmoid_gradient'])} times as large with ReLU as with sigmoid"
     return Findings(
         quantities,
         (_speeds(collected, chosen, target), _grid(collected, target), _layers(chosen)),
@@ -94,7 +94,7 @@ def analyse(collected: Collected) -> Findings:
             ),
             Picture(
                 "-layers",
-                f"{inside}. Right: means over layers.",
+                f"{inside}. Shares and mean outputs: means over layers.",
                 lambda path: figures.draw_layers(path, chosen, inside),
             ),
         ),
@@ -124,10 +124,8 @@ def _chosen(collected: Collected, variants: list[str], target: float) -> Chosen:
 
 
 def _reaches(collected: Collected, variant: str, target: float) -> list[Reach]:
-    return [
-        convergence.reach(collected.history(name), target, float(collected.rows.at[name, "train/loop_seconds"]))
-        for name in _finished(collected, variant)
-    ]
+    trainings = zip(_finished(collected, variant), collected.values(variant, "train/loop_seconds"), strict=True)
+    return [convergence.reach(collected.history(name), target, seconds) for name, seconds in trainings]
 
 
 def _finished(collected: Collected, variant: str) -> list[str]:

@@ -24,10 +24,9 @@ LOOKS = {"relu": (COLOURS[0], "o"), "tanh": (COLOURS[1], "s"), "sigmoid": (COLOU
 
 def draw_curves(path: Path, chosen: "Results", target: float, title: str) -> None:
     """Draw training accuracy over epochs for each activation, and where it is at the target."""
-    with saved(path, (8.8, 3.4)) as figure:
+    with saved(path, (8.8, 4.1)) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (norm, words) in zip(panels, NORMS.items(), strict=True):
-            axes.axhline(100 * target, color=GREY, ls="--", lw=1)
             for activation, name in NAMES.items():
                 one = chosen[activation, norm]
                 told = f", lr {one.lr:g}: {one.epochs:.1f} epochs" if one.histories else ": diverged"
@@ -35,7 +34,8 @@ def draw_curves(path: Path, chosen: "Results", target: float, title: str) -> Non
                 if one.histories and not isinstance(one.epochs, MoreThan):
                     axes.plot(one.epochs, 100 * target, LOOKS[activation][1], color=LOOKS[activation][0], ms=6)
             axes.set(title=words[0].upper() + words[1:], xlabel="epochs trained", ylim=(0, 100))
-            axes.legend(loc="best", fontsize=7.5)
+            axes.axhline(100 * target, color=GREY, ls="--", lw=1, label=f"target, {target:.0%}")
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
         panels[0].set_ylabel("training accuracy, %")
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
 
@@ -101,4 +101,4 @@ def _positive(values: list[float]) -> list[float]:
 
 def _look(activation: str) -> dict[str, Any]:
     colour, marker = LOOKS[activation]
-    return {"color": colour, "marker": marker, "ms": 3.5, "lw": 1.3}
+    return {"color": colour, "marker": marker, "ms": 3.5, "lw": 1.3, "markevery": 0.1}

@@ -55,7 +55,7 @@ class Cell:
         """The mean test accuracy in percent, and how many trainings diverged."""
         if all(self.diverged):
             return "diverged"
-        some = f"\n{sum(self.diverged)} of {len(self.test)} diverged" if any(self.diverged) else ""
+        some = f"\n{sum(self.diverged)} of {len(self.test)}\ndiverged" if any(self.diverged) else ""
         return f"{100 * self.mean:.1f}{some}"
 
 
@@ -87,7 +87,7 @@ def analyse(collected: Collected) -> Findings:
             Picture("", f"{starts}. Grey: every training diverged.", lambda path: draw_grid(path, cells, starts)),
             Picture(
                 "-curves",
-                f"{works}. Small markers: seeds; x: diverged, counted as chance.",
+                f"{works}. Markers: seeds; x: diverged, counted as chance.",
                 lambda path: draw_curves(path, cells, best, works),
             ),
         ),
@@ -146,7 +146,7 @@ def draw_curves(path: Path, cells: Sequence[Cell], best: dict[tuple[str, float],
             _line(by_scale, norm, {scale: cell for (of, scale), cell in best.items() if of == norm})
         for axes in (by_scale, by_rate):
             axes.axhline(100 * CHANCE, color=GREY, ls="--", lw=1, label="chance")
-            axes.set(xscale="log", ylim=(0, None))
+            axes.set_ylim(0, None)
         by_scale.set(
             title="Each start at its best learning rate",
             xlabel="factor on initial weights",
@@ -161,7 +161,11 @@ def _line(axes: Axes, norm: str, cells: dict[float, Cell]) -> None:
     """Draw the means of cells as a line, and their seeds, over what they are keyed by."""
     colour, marker = LOOKS[norm]
     places = sorted(cells)
-    axes.plot(places, [100 * cells[place].mean for place in places], color=colour, lw=1.3, label=NAMES[norm])
+    axes.plot(places, [100 * cells[place].mean for place in places], color=colour, lw=1.3)
+    axes.plot([], [], color=colour, marker=marker, ms=4, lw=1.3, label=NAMES[norm])
+    axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xticks([], minor=True)
     for place in places:
         cell = cells[place]
         for value, diverged in zip(cell.test, cell.diverged, strict=True):
