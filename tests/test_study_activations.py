@@ -111,6 +111,7 @@ def test_one_seed_that_never_arrives_makes_a_mean_a_bound():
     assert f"{mean:.1f}" == "more than 6.0"
     assert convergence.written([arrived, late], "seconds") == "more than 12.0 (1 of 2 reached it)"
     assert convergence.written([arrived, Reach(4.0, 8.0, reached=True)], "epochs") == "3.0 ± 1.4"
+    assert convergence.written([late, late], "epochs") == "more than 10.0"
     assert math.isnan(convergence.mean_epochs([]))
 
 

@@ -55,12 +55,13 @@ def mean_epochs(reaches: Sequence[Reach]) -> float:
 
 
 def written(reaches: Sequence[Reach], quantity: str) -> str:
-    """Write the mean over seeds of "epochs" or "seconds", with the spread, or as a bound with how many reached it."""
+    """Write the mean over seeds of "epochs" or "seconds", with the spread, or as a bound and how many reached it."""
     values = [getattr(one, quantity) for one in reaches]
     reached = sum(one.reached for one in reaches)
     if reached == len(values):
         return with_spread(values, digits=1)
-    return f"{MoreThan(statistics.fmean(values)):,.1f} ({reached} of {len(values)} reached it)"
+    some = f" ({reached} of {len(values)} reached it)" if reached else ""
+    return f"{MoreThan(statistics.fmean(values)):,.1f}{some}"
 
 
 def ratio(slow: float, fast: float) -> float:

@@ -34,7 +34,7 @@ def draw_curves(path: Path, chosen: "Results", target: float, title: str) -> Non
                 if one.histories and not isinstance(one.epochs, MoreThan):
                     axes.plot(one.epochs, 100 * target, LOOKS[activation][1], color=LOOKS[activation][0], ms=6)
             axes.set(title=words[0].upper() + words[1:], xlabel="epochs trained", ylim=(0, 100))
-            axes.axhline(100 * target, color=GREY, ls="--", lw=1, label=f"target, {target:.0%}")
+            axes.axhline(100 * target, color=GREY, ls="--", lw=1, zorder=1, label=f"target, {target:.0%}")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
         panels[0].set_ylabel("training accuracy, %")
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
