@@ -1,13 +1,16 @@
 """Figures that several studies draw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from pipeline.figures import COLOURS, saved
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,26 @@ class Panel:
     values: Sequence[Sequence[float]]
     form: str = ",.0f"
     log: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values at several places, those of each place as a list over seeds; a place may have none."""
+
+    places: Sequence[float]
+    values: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves by name, in axes of their own; `whole` places are numbers of something, ticks only at those."""
+
+    title: str
+    across: str
+    up: str
+    curves: Mapping[str, Curve]
+    log: bool = False
+    whole: bool = False
 
 
 def bars(path: Path, names: Sequence[str], panels: Sequence[Panel], title: str) -> None:
@@ -50,6 +73,51 @@ def bars(path: Path, names: Sequence[str], panels: Sequence[Panel], title: str) 
             axes.set(title=panel.title, xlabel=panel.unit)
         row[0].set_yticks(places, names)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+
+
+def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int) -> None:
+    """Draw curves through the means over seeds, with a band from the lowest to the highest; one legend for all.
+
+    Args:
+        plots: row by row; a name has the same colour and marker in all of them.
+        columns: plots in a row.
+    """
+    rows = -(-len(plots) // columns)
+    names = list(dict.fromkeys(name for plot in plots for name in plot.curves))
+    with saved(path, (3.6 * columns + 0.4, 2.7 * rows + 0.7)) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for axes, plot in zip(panels.flat, plots, strict=False):
+            for name, curve in plot.curves.items():
+                number = names.index(name)
+                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+                known = [(place, values) for place, values in zip(curve.places, curve.values, strict=True) if values]
+                places, values = [place for place, _ in known], [values for _, values in known]
+                means = [float(np.mean(several)) for several in values]
+                axes.plot(places, means, color=colour, marker=marker, ms=4, lw=1.2, label=name)
+                if any(len(several) > 1 for several in values):
+                    lowest, highest = [min(several) for several in values], [max(several) for several in values]
+                    axes.fill_between(places, lowest, highest, color=colour, alpha=0.15, lw=0)
+            axes.set(title=plot.title, xlabel=plot.across, ylabel=plot.up)
+            if plot.log:
+                _log_ticks(axes, sorted({place for curve in plot.curves.values() for place in curve.places}))
+            elif plot.whole:
+                axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        for axes in panels.flat[len(plots) :]:
+            axes.axis("off")
+        handles = {
+            label: handle
+            for axes in panels.flat
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1, fontsize=8)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+
+
+def _log_ticks(axes: Axes, places: Sequence[float]) -> None:
+    """Put a logarithmic axis' ticks where there are values, and nowhere else."""
+    axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xticks([], minor=True)
 
 
 def _colours(count: int) -> list[str]:

@@ -1,0 +1,161 @@
+"""Augmentation: accuracy on new images and on those trained on, by kind of augmentation and size of the training set."""
+
+import math
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline import stage
+from pipeline.studies import trained
+from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
+from pipeline.studies.charts import Curve, Plot, curves
+from pipeline.studies.collected import Collected
+from pipeline.tables import Table
+
+if TYPE_CHECKING:
+    from pipeline.dataset import Split
+
+NONE, ALL, SINGLE = "none", "all", ("flip", "translate", "cutout")
+KINDS = (NONE, *SINGLE, ALL)
+IMAGES, BATCH_SIZE = 5000, 500
+"""Training images, at most, that a trained network is shown again, and how many at once."""
+
+QUANTITIES = {
+    "gain": Quantity("points of test accuracy that all augmentations bring, the least over training set sizes", "+.1f"),
+    "gap_closed": Quantity(
+        "points by which they narrow the gap between training images, unaugmented, and test images, the least over sizes",
+        "+.1f",
+    ),
+    "more_for_few": Quantity("how many points more they bring with the fewest images than with the most", "+.1f"),
+    "least_alone": Quantity("points that flips, shifts or cutout bring alone, the least, mean over sizes", "+.1f"),
+}
+
+
+def analyse(collected: Collected) -> Findings:
+    """Compare kinds of augmentation at each size of the training set."""
+    points = {variant: _point(collected, variant) for variant in collected.variants}
+    shares = sorted({share for _, share in points.values()})
+    variants = {point: variant for variant, point in points.items()}
+    tests = {variant: [100 * v for v in collected.values(variant, "test/accuracy")] for variant in points}
+    fits = _fits(collected)
+    gaps = {name: [fit - test for fit, test in zip(fits[name], tests[name], strict=True)] for name in points}
+    gains = {
+        kind: [_mean(tests[variants[kind, share]]) - _mean(tests[variants[NONE, share]]) for share in shares]
+        for kind in KINDS
+    }
+    closed = [_mean(gaps[variants[NONE, share]]) - _mean(gaps[variants[ALL, share]]) for share in shares]
+    quantities = {
+        "gain": float(np.min(gains[ALL])),  # min() drops NaN
+        "gap_closed": float(np.min(closed)),
+        "more_for_few": gains[ALL][0] - gains[ALL][-1],
+        "least_alone": float(np.min([fmean(gains[kind]) for kind in SINGLE])),
+    }
+    rows = tuple(
+        (
+            kind,
+            f"{100 * share:g}",
+            f"{collected.mean(name, 'data/train_images'):,.0f}",
+            with_spread(tests[name]),
+            with_spread(fits[name]),
+            with_spread(gaps[name]),
+            with_spread(collected.values(name, "val/loss"), digits=3),
+            counted(collected, name),
+        )
+        for name, (kind, share) in points.items()
+    )
+    head = ("augmentation", "share, %", "images", "test, %", "training images, %", "gap", "val loss, nats", "n")
+    few, most = (f"{100 * share:g} %" for share in (shares[0], shares[-1]))
+    caption = (
+        f"All augmentations together change test accuracy by {_points(gains[ALL][0])} with {few} of the images and by "
+        f"{_points(gains[ALL][-1])} with {most}"
+    )
+    learning = "What training does to images that it has not seen, by epoch"
+    by_epoch = _by_epoch(collected, variants, shares)
+    across = "share of the training images, %"
+    by_size = [
+        Plot(title, across, up, _by_size(values, variants, shares), log=True)
+        for title, up, values in (
+            ("New images", "test accuracy, %", tests),
+            ("Training images, unaugmented, less new ones", "gap, points", gaps),
+        )
+    ]
+    pictures = (
+        Picture("", f"{caption}.", lambda path: curves(path, by_size, caption, columns=2)),
+        Picture(
+            "-epochs",
+            f"{learning}: validation loss and accuracy.",
+            lambda path: curves(path, by_epoch, learning, columns=len(shares)),
+        ),
+    )
+    return Findings(quantities, (Table("Accuracy after the last epoch", head, rows),), pictures)
+
+
+def _point(collected: Collected, variant: str) -> tuple[str, float]:
+    """Return a variant's kind of augmentation and its share of the training images."""
+    return variant.rpartition("-")[0], collected.settings(variant).data.train_share
+
+
+def _fits(collected: Collected) -> dict[str, list[float]]:
+    """Return the accuracy in percent on images that were trained on, as they are, for each variant by seed."""
+    import torch
+
+    from pipeline import dataset, evaluation, inference
+
+    shown: dict[str, Split] = {}
+    found: dict[str, list[float]] = {variant: [] for variant in collected.variants}
+    with stage.bar("looking at training images", len(collected.found)) as advance:
+        for variant, accuracies in found.items():
+            for name in trained.names(collected, variant):
+                data = collected.found[name].record.dataset_hash
+                if data not in shown:  # experiments of one size share it
+                    shown[data] = dataset.first_of_each_class(trained.images(collected, name, "train"), IMAGES)
+                model = trained.network(collected, name).model
+                probs = inference.predict(model, shown[data], batch_size=BATCH_SIZE, place=torch.device("cpu"))
+                accuracies.append(100 * evaluation.accuracy(probs, shown[data].labels))
+                advance(1)
+    return found
+
+
+def _by_size(
+    values: dict[str, list[float]], variants: dict[tuple[str, float], str], shares: list[float]
+) -> dict[str, Curve]:
+    places = [100 * share for share in shares]
+    return {kind: Curve(places, [values[variants[kind, share]] for share in shares]) for kind in KINDS}
+
+
+def _by_epoch(collected: Collected, variants: dict[tuple[str, float], str], shares: list[float]) -> list[Plot]:
+    """Return validation loss, then accuracy, of all kinds of augmentation, a plot for each size."""
+    histories = {
+        variant: [collected.history(name) for name in trained.names(collected, variant)]
+        for variant in variants.values()
+    }
+    return [
+        Plot(
+            f"{100 * share:g} % of the training images",
+            "epoch",
+            label,
+            {kind: _course(histories[variants[kind, share]], measure, factor) for kind in KINDS},
+            whole=True,
+        )
+        for measure, label, factor in (("val/loss", "val loss, nats", 1), ("val/accuracy", "val accuracy, %", 100))
+        for share in shares
+    ]
+
+
+def _course(histories: list[pd.DataFrame], measure: str, factor: float) -> Curve:
+    epochs = [int(epoch) for epoch in histories[0]["epoch"]] if histories else []
+    values = [[factor * float(history[measure].iloc[row]) for history in histories] for row in range(len(epochs))]
+    return Curve(epochs, values)
+
+
+def _mean(values: list[float]) -> float:
+    return fmean(values) if values else math.nan
+
+
+def _points(value: float) -> str:
+    return "an unknown number of points" if math.isnan(value) else f"{value:+.1f} points"
+
+
+ANALYSIS = Analysis(QUANTITIES, analyse)

@@ -1,0 +1,169 @@
+"""Translation: what becomes of accuracy and predictions when images move, by network, pooling and augmentation."""
+
+import io
+import math
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import PercentFormatter
+
+from pipeline import stage
+from pipeline.figures import saved
+from pipeline.params import CLASSES
+from pipeline.studies import trained
+from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
+from pipeline.studies.charts import Curve, Plot, curves
+from pipeline.studies.collected import Collected
+from pipeline.tables import Table
+
+NETWORKS = ("mlp", "cnn-max", "cnn-average", "cnn-stride", "cnn-none")
+POOLED, WITHOUT = ("cnn-max", "cnn-average"), "cnn-none"
+TRAININGS = {"still": "Trained on images where they are", "moved": "Trained on images moved by up to 4 px"}
+CHANCE = 1 / CLASSES
+"""Accuracy of guessing: inspect looks at equally many images of each class."""
+
+QUANTITIES = {
+    "cnn_loss": Quantity(
+        "percent of its accuracy above chance that shifts take from the CNN with max pooling, trained on unmoved images",
+        ".1f",
+    ),
+    "cnn_over_mlp": Quantity("how much more percent they take from the fully connected network", "+.1f"),
+    "pooling_gain": Quantity(
+        "points of consistency that pooling adds to training on unmoved images, the lower of max and average", "+.1f"
+    ),
+    "augmentation_over_pooling": Quantity(
+        "points of consistency by which moving the training images adds more than the better pooling", "+.1f"
+    ),
+}
+
+
+def analyse(collected: Collected) -> Findings:
+    """Compare what shifts do to networks that differ in kind, pooling and `augment.translate`."""
+    shifts = _shifts(collected)
+    lost = {name: mean(losses(collected, name)) for name in collected.variants}
+    kept = {name: 100 * collected.mean(name, "inspect/shift_consistency") for name in collected.variants}
+    without = kept[f"{WITHOUT}-still"]
+    by_pooling = [kept[f"{name}-still"] - without for name in POOLED]
+    quantities = {
+        "cnn_loss": lost["cnn-max-still"],
+        "cnn_over_mlp": lost["mlp-still"] - lost["cnn-max-still"],
+        "pooling_gain": float(np.min(by_pooling)),  # min() drops NaN
+        "augmentation_over_pooling": kept[f"{WITHOUT}-moved"] - without - float(np.max(by_pooling)),
+    }
+    rows = tuple(
+        (
+            name,
+            with_spread(collected.values(name, "test/accuracy"), 100),
+            with_spread(collected.values(name, "inspect/clean_accuracy"), 100),
+            with_spread(collected.values(name, "inspect/shift_accuracy"), 100),
+            with_spread(losses(collected, name)),
+            with_spread(collected.values(name, "inspect/shift_consistency"), 100),
+            counted(collected, name),
+        )
+        for name in collected.variants
+    )
+    head = ("network", "test, %", "unmoved, %", "moved, %", "lost of what is above chance, %", "consistency, %", "n")
+    caption = (
+        f"Moved by up to 8 px, the CNN with max pooling loses {_percent(lost['cnn-max-still'])} of its accuracy above "
+        f"chance, the fully connected network {_percent(lost['mlp-still'])}"
+    )
+    maps = "Share of predictions that a shift leaves as they were"
+    pictures = (
+        Picture("", f"{caption}.", lambda path: curves(path, plots(shifts), caption, columns=2)),
+        Picture("-maps", f"{maps}, for every shift.", lambda path: draw_maps(path, shifts, maps)),
+    )
+    return Findings(quantities, (Table("Networks on moved images", head, rows),), pictures)
+
+
+def losses(collected: Collected, variant: str) -> list[float]:
+    """Return how many percent of the accuracy above chance are lost on moved images, by seed.
+
+    A network that is no better than chance has nothing to lose: it is left out.
+    """
+    pairs = zip(
+        collected.values(variant, "inspect/clean_accuracy"),
+        collected.values(variant, "inspect/shift_accuracy"),
+        strict=True,
+    )
+    return [100 * (clean - moved) / (clean - CHANCE) for clean, moved in pairs if clean > CHANCE]
+
+
+def mean(values: list[float]) -> float:
+    """Return the mean, NaN of nothing."""
+    return fmean(values) if values else math.nan
+
+
+def plots(shifts: dict[str, list[pd.DataFrame]]) -> list[Plot]:
+    """Return accuracy and consistency against distance, for both ways to train.
+
+    Args:
+        shifts: by variant what inspect wrote to shifts.csv, for each seed.
+    """
+    names = {"accuracy": "accuracy, %", "consistency": "predictions as they were, %"}
+    return [
+        Plot(
+            TRAININGS[training],
+            "shift along the axis where it is larger, px",
+            label,
+            {name: _by_distance(shifts[f"{name}-{training}"], measure) for name in NETWORKS},
+        )
+        for measure, label in names.items()
+        for training in TRAININGS
+    ]
+
+
+def draw_maps(path: Path, shifts: dict[str, list[pd.DataFrame]], title: str) -> None:
+    """Draw consistency for every shift, edges filled by reflection: a heat map for each network and training."""
+    lowest = min((float(found["consistency"].min()) for several in shifts.values() for found in several), default=0.0)
+    with saved(path, (10.5, 5)) as figure:
+        panels = figure.subplots(len(TRAININGS), len(NETWORKS), sharex=True, sharey=True)
+        image = None
+        for row, training in zip(panels, TRAININGS, strict=True):
+            for axes, name in zip(row, NETWORKS, strict=True):
+                axes.set_title(name, fontsize=9)
+                axes.grid(visible=False)
+                if not (several := shifts[f"{name}-{training}"]):
+                    axes.text(0, 0, "diverged", ha="center", va="center")
+                    continue
+                shown = pd.concat(several).query("fill == 'reflect'").pivot_table("consistency", "dy", "dx")
+                half = (shown.columns[1] - shown.columns[0]) / 2
+                start, end = shown.columns[0] - half, shown.columns[-1] + half
+                image = axes.imshow(
+                    shown.to_numpy(), cmap="viridis", vmin=lowest, vmax=1, extent=(start, end, end, start)
+                )
+            row[0].set_ylabel(f"{TRAININGS[training]}\nmoved down by, px", fontsize=8)
+        for axes in panels[-1]:
+            axes.set_xlabel("moved to the right by, px", fontsize=8)
+        if image is not None:
+            figure.colorbar(image, ax=panels, label="share of predictions", shrink=0.7, format=PercentFormatter(1))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+
+
+def _shifts(collected: Collected) -> dict[str, list[pd.DataFrame]]:
+    """Return what inspect wrote of every experiment, by variant."""
+    found: dict[str, list[pd.DataFrame]] = {variant: [] for variant in collected.variants}
+    with stage.bar("reading shifts", len(collected.found)) as advance:
+        for variant, tables in found.items():
+            for name in trained.names(collected, variant):
+                path = f"{collected.found[name].record.paths['inspect']['out']}/shifts.csv"
+                tables.append(pd.read_csv(io.BytesIO(collected.read(name, path))))
+                advance(1)
+    return found
+
+
+def _by_distance(tables: list[pd.DataFrame], measure: str) -> Curve:
+    """Return a measure in percent against the larger of the shifts along both axes, mean over fills and directions."""
+    means = [
+        100 * table.groupby(np.maximum(table["dx"].abs(), table["dy"].abs()))[measure].mean() for table in tables
+    ]
+    places = sorted({int(place) for series in means for place in series.index})
+    return Curve(places, [[float(series[place]) for series in means] for place in places])
+
+
+def _percent(value: float) -> str:
+    return "an unknown share" if math.isnan(value) else f"{value:.0f} %"
+
+
+ANALYSIS = Analysis(QUANTITIES, analyse)

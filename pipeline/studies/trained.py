@@ -1,0 +1,55 @@
+"""The networks that a study's experiments trained, and the images they were shown, for analyses that look into them.
+
+torch is imported where it is used: it takes seconds, and a study's plan is to be shown at once.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pipeline.studies.collected import Collected
+
+if TYPE_CHECKING:
+    from pipeline.checkpoint import Saved
+    from pipeline.dataset import Split
+
+
+def names(collected: Collected, variant: str) -> list[str]:
+    """Return the names of a variant's experiments whose training did not diverge, by seed."""
+    return [str(name) for name in collected.of(variant).index if name in collected.found]
+
+
+def network(collected: Collected, name: str) -> "Saved":
+    """Return the network of an experiment, on the CPU, in evaluation mode.
+
+    Raises:
+        ResultsError: its training diverged, or nobody has the files.
+    """
+    from pipeline import checkpoint
+
+    with TemporaryDirectory() as folder:
+        _copy(collected, name, ("train", "out"), (checkpoint.WEIGHTS, checkpoint.SIDECAR), Path(folder))
+        return checkpoint.load_model(Path(folder))
+
+
+def images(collected: Collected, name: str, split: str) -> "Split":
+    """Return the images of one split ("train", "val" or "test") as an experiment saw them, without augmentation.
+
+    Raises:
+        ResultsError: its training diverged, or nobody has the files.
+    """
+    from pipeline import dataset
+
+    with TemporaryDirectory() as folder:
+        files = ("metadata.json", f"{split}_images.npy", f"{split}_labels.npy")
+        _copy(collected, name, ("preprocess", "out"), files, Path(folder))
+        return dataset.load(Path(folder), split)[split]
+
+
+def _copy(collected: Collected, name: str, output: tuple[str, str], files: Sequence[str], folder: Path) -> None:
+    """Write files of an output, given as a stage and the option that names it, into a folder."""
+    stage, option = output
+    for file in files:
+        path = f"{collected.found[name].record.paths[stage][option]}/{file}"
+        (folder / file).write_bytes(collected.read(name, path))
