@@ -109,7 +109,9 @@ def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int) -> No
             for axes in panels.flat
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1, fontsize=8)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1, fontsize=8
+        )
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
 
 

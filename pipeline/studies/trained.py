@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from pipeline.studies.collected import Collected
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pipeline.checkpoint import Saved
     from pipeline.dataset import Split
 
@@ -31,6 +33,18 @@ def network(collected: Collected, name: str) -> "Saved":
     with TemporaryDirectory() as folder:
         _copy(collected, name, ("train", "out"), (checkpoint.WEIGHTS, checkpoint.SIDECAR), Path(folder))
         return checkpoint.load_model(Path(folder))
+
+
+def untrained(saved: "Saved", seed: int) -> "nn.Module":
+    """Return a network like another as it was before training: with the initial weights of a `train.seed`."""
+    import torch
+
+    from pipeline import models
+
+    data = saved.metadata
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return models.build(saved.arch, saved.params, mean=data.mean, std=data.std, classes=len(data.classes)).eval()
 
 
 def images(collected: Collected, name: str, split: str) -> "Split":

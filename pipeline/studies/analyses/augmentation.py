@@ -1,4 +1,4 @@
-"""Augmentation: accuracy on new images and on those trained on, by kind of augmentation and size of the training set."""
+"""Augmentation: accuracy on new images and on training images, by kind of augmentation and size of the training set."""
 
 import math
 from statistics import fmean
@@ -23,9 +23,11 @@ IMAGES, BATCH_SIZE = 5000, 500
 """Training images, at most, that a trained network is shown again, and how many at once."""
 
 QUANTITIES = {
-    "gain": Quantity("points of test accuracy that all augmentations bring, the least over training set sizes", "+.1f"),
+    "gain": Quantity(
+        "points of test accuracy that all augmentations bring, the least over training set sizes", "+.1f"
+    ),
     "gap_closed": Quantity(
-        "points by which they narrow the gap between training images, unaugmented, and test images, the least over sizes",
+        "points by which they narrow the gap between unaugmented training images and test images, the least over sizes",
         "+.1f",
     ),
     "more_for_few": Quantity("how many points more they bring with the fewest images than with the most", "+.1f"),
@@ -56,7 +58,7 @@ def analyse(collected: Collected) -> Findings:
         (
             kind,
             f"{100 * share:g}",
-            f"{collected.mean(name, 'data/train_images'):,.0f}",
+            with_spread(collected.values(name, "data/train_images")[:1], digits=0),
             with_spread(tests[name]),
             with_spread(fits[name]),
             with_spread(gaps[name]),

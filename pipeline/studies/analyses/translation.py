@@ -26,10 +26,10 @@ CHANCE = 1 / CLASSES
 
 QUANTITIES = {
     "cnn_loss": Quantity(
-        "percent of its accuracy above chance that shifts take from the CNN with max pooling, trained on unmoved images",
+        "percent of its accuracy above chance that the CNN with max pooling, trained on unmoved images, loses by shifts",
         ".1f",
     ),
-    "cnn_over_mlp": Quantity("how much more percent they take from the fully connected network", "+.1f"),
+    "cnn_over_mlp": Quantity("how many more percent the fully connected network loses", "+.1f"),
     "pooling_gain": Quantity(
         "points of consistency that pooling adds to training on unmoved images, the lower of max and average", "+.1f"
     ),
@@ -128,8 +128,9 @@ def draw_maps(path: Path, shifts: dict[str, list[pd.DataFrame]], title: str) -> 
                     axes.text(0, 0, "diverged", ha="center", va="center")
                     continue
                 shown = pd.concat(several).query("fill == 'reflect'").pivot_table("consistency", "dy", "dx")
-                half = (shown.columns[1] - shown.columns[0]) / 2
-                start, end = shown.columns[0] - half, shown.columns[-1] + half
+                along = shown.columns.to_numpy()
+                half = (along[1] - along[0]) / 2
+                start, end = along[0] - half, along[-1] + half
                 image = axes.imshow(
                     shown.to_numpy(), cmap="viridis", vmin=lowest, vmax=1, extent=(start, end, end, start)
                 )
@@ -155,9 +156,7 @@ def _shifts(collected: Collected) -> dict[str, list[pd.DataFrame]]:
 
 def _by_distance(tables: list[pd.DataFrame], measure: str) -> Curve:
     """Return a measure in percent against the larger of the shifts along both axes, mean over fills and directions."""
-    means = [
-        100 * table.groupby(np.maximum(table["dx"].abs(), table["dy"].abs()))[measure].mean() for table in tables
-    ]
+    means = [100 * table.groupby(np.maximum(table["dx"].abs(), table["dy"].abs()))[measure].mean() for table in tables]
     places = sorted({int(place) for series in means for place in series.index})
     return Curve(places, [[float(series[place]) for series in means] for place in places])
 

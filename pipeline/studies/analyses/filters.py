@@ -1,0 +1,231 @@
+"""Filters: are those of first layers edge detectors, and do deeper stages tell more of what an image shows?
+
+torch and scikit-learn are imported where they are used: they take seconds, and a study's plan is to be shown at once.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from pipeline import stage
+from pipeline.statistics import SIGNIFICANT, p_text
+from pipeline.studies import trained
+from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
+from pipeline.studies.charts import Curve, Plot, curves
+from pipeline.studies.collected import Collected
+from pipeline.tables import ABSENT, Table
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipeline.dataset import Split
+    from pipeline.inspection.filters import Chance, FirstLayer
+    from pipeline.inspection.separability import Separability
+
+DRAWS = 500
+"""Layers of random filters that a first layer is held against."""
+
+BATCH_SIZE = 500
+MEASURES = ("selectivity", "edge_cosine")
+
+QUANTITIES = {
+    "oriented": Quantity(f"percent of networks more orientation-selective than chance (p < {SIGNIFICANT})", ".0f"),
+    "edge_like": Quantity(f"percent of networks more like edge filters than chance (p < {SIGNIFICANT})", ".0f"),
+    "rise": Quantity(
+        "points by which a linear probe is more accurate on the last stage than on the first, the least over networks",
+        "+.1f",
+    ),
+    "learned": Quantity("points by which that exceeds the same before training, the least over networks", "+.1f"),
+    "least_step": Quantity("points from one stage to the next, the least over networks and stages", "+.1f"),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in one experiment's network.
+
+    Attributes:
+        first: its first layer's measures beside chance, as `filters.summary` returns them.
+        stages, before: how separable the classes are by stage, after training and before it.
+    """
+
+    model: "nn.Module"
+    layer: "FirstLayer"
+    random: "Chance"
+    first: dict[str, float]
+    stages: list["Separability"]
+    before: list["Separability"]
+
+
+def analyse(collected: Collected) -> Findings:
+    """Look into every network: its first layer's filters, and what its stages tell of the classes."""
+    test, seen = _look(collected)
+    accuracies = {variant: _by_stage([one.stages for one in several]) for variant, several in seen.items()}
+    before = {variant: _by_stage([one.before for one in several]) for variant, several in seen.items()}
+    rises = {variant: _rise(values) for variant, values in accuracies.items()}
+    quantities = {
+        "oriented": _share(seen, "selectivity"),
+        "edge_like": _share(seen, "edge_cosine"),
+        "rise": _least(list(rises.values())),
+        "learned": _least([rise - _rise(before[variant]) for variant, rise in rises.items()]),
+        "least_step": _least([step for values in accuracies.values() for step in _steps(values)]),
+    }
+    caption = _caption(quantities["rise"])
+    probes = [
+        Plot(
+            variant,
+            "stage, from the image on",
+            "images right, %",
+            {"trained": _curve(accuracies[variant]), "before training": _curve(before[variant])},
+            whole=True,
+        )
+        for variant in seen
+    ]
+    drawn = partial(curves, plots=probes, title=caption, columns=len(probes))
+    pictures = _pictures(seen, test) if test else ()
+    pictures = (*pictures, Picture("", f"{caption}. A linear probe on the mean of each channel.", drawn))
+    tables = (_first_layers(collected, seen), _separability(seen, accuracies, before))
+    return Findings(quantities, tables, pictures)
+
+
+def _look(collected: Collected) -> tuple["Split | None", dict[str, list[Seen]]]:
+    """Look into the networks of all experiments, on the processor, so that every machine finds the same.
+
+    Returns:
+        The test images that were looked at (None: all trainings diverged), and what was found by variant, by seed.
+    """
+    import torch
+
+    from pipeline import dataset
+    from pipeline.inspection import filters, separability
+
+    seen: dict[str, list[Seen]] = {variant: [] for variant in collected.variants}
+    options = collected.settings(collected.variants[0]).inspect
+    test = val = None
+    by_chance: dict[tuple[int, int], Chance] = {}
+    with stage.bar("looking into networks", len(collected.found)) as advance:
+        for variant, found in seen.items():
+            for name in trained.names(collected, variant):
+                if test is None or val is None:  # the same for all
+                    test = dataset.first_of_each_class(trained.images(collected, name, "test"), options.images)
+                    val = trained.images(collected, name, "val")
+                saved = trained.network(collected, name)
+                layer = filters.first_layer(saved.model)
+                shape = len(layer.filters), layer.filters.shape[-1]
+                if shape not in by_chance:
+                    by_chance[shape] = filters.chance(*shape, draws=DRAWS, seed=options.seed)
+                untrained = trained.untrained(saved, int(collected.found[name].record.params["train.seed"]))
+                after, before = (
+                    separability.measure(model, val, test, batch_size=BATCH_SIZE, place=torch.device("cpu"))
+                    for model in (saved.model, untrained)
+                )
+                random = by_chance[shape]
+                found.append(Seen(saved.model, layer, random, filters.summary(layer, random), after, before))
+                advance(1)
+    return test, seen
+
+
+def _pictures(seen: dict[str, list[Seen]], test: "Split") -> tuple[Picture, ...]:
+    """Return the filters of one network of each variant, and the patches that excite the first of them."""
+    first = {variant: several[0] for variant, several in seen.items() if several}
+    filters = (
+        Picture(f"-{variant}", f"First-layer filters of {variant}, the first seed's.", partial(_draw_filters, one=one))
+        for variant, one in first.items()
+    )
+    variant, one = next(iter(first.items()))
+    caption = f"Parts of test images that excite channels of {variant} most, stage by stage."
+    return (*filters, Picture("-patches", caption, partial(_draw_patches, model=one.model, test=test)))
+
+
+def _draw_filters(path: Path, one: Seen) -> None:
+    from pipeline.inspection import filters, filters_figures
+
+    filters_figures.first_layer(path, one.layer, filters.selectivity(one.layer.filters), one.random)
+
+
+def _draw_patches(path: Path, model: "nn.Module", test: "Split") -> None:
+    import torch
+
+    from pipeline.inspection import feature_maps, feature_maps_figures
+
+    found = feature_maps.exciting(model, test, batch_size=BATCH_SIZE, place=torch.device("cpu"))
+    feature_maps_figures.patches_by_depth(path, test.images, found)
+
+
+def _caption(rise: float) -> str:
+    if math.isnan(rise):
+        return "What stages tell of the classes; trainings are missing"
+    if rise > 0:
+        return f"From first stage to last, every network separates the classes better, by {rise:.1f} points or more"
+    return f"Not every network separates the classes better on its last stage than on its first ({rise:+.1f} points)"
+
+
+def _by_stage(networks: Sequence[Sequence["Separability"]]) -> list[list[float]]:
+    """Return accuracies in percent: a list over seeds for each stage."""
+    return [[100 * one.accuracy for one in stages] for stages in zip(*networks, strict=True)]
+
+
+def _rise(values: list[list[float]]) -> float:
+    return fmean(values[-1]) - fmean(values[0]) if values else math.nan
+
+
+def _steps(values: list[list[float]]) -> list[float]:
+    means = [fmean(several) for several in values]
+    return [later - earlier for earlier, later in itertools.pairwise(means)] or [math.nan]
+
+
+def _least(values: list[float]) -> float:
+    """Return the lowest value, NaN if one is: min() may drop it."""
+    return math.nan if any(map(math.isnan, values)) else min(values)
+
+
+def _share(seen: dict[str, list[Seen]], measure: str) -> float:
+    """Return in how many percent of networks a measure is above chance; NaN if a variant has no network."""
+    if not all(seen.values()):
+        return math.nan
+    above = [one.first[f"first_layer/{measure}_p"] < SIGNIFICANT for several in seen.values() for one in several]
+    return 100 * sum(above) / len(above)
+
+
+def _curve(values: list[list[float]]) -> Curve:
+    return Curve(range(1, len(values) + 1), values)
+
+
+def _first_layers(collected: Collected, seen: dict[str, list[Seen]]) -> Table:
+    rows = []
+    for variant, several in seen.items():
+        cells = [str(len(several[0].layer.filters)) if several else ABSENT]
+        for measure in MEASURES:
+            columns = ([one.first[f"first_layer/{measure}{end}"] for one in several] for end in ("", "_random", "_p"))
+            found, random, p = columns
+            cells += [with_spread(found), with_spread(random[:1]), p_text(max(p)) if p else ABSENT]
+        rows.append((variant, *cells, counted(collected, variant)))
+    head = ("network", "filters", "selectivity", "random", "highest p", "edge cosine", "random", "highest p", "n")
+    return Table("First layers: orientation selectivity, and likeness to edge filters", head, tuple(rows))
+
+
+def _separability(
+    seen: dict[str, list[Seen]], after: dict[str, list[list[float]]], before: dict[str, list[list[float]]]
+) -> Table:
+    rows = tuple(
+        (
+            variant,
+            one.name,
+            str(one.channels),
+            with_spread(after[variant][number]),
+            with_spread(before[variant][number]),
+        )
+        for variant, several in seen.items()
+        if several
+        for number, one in enumerate(several[0].stages)
+    )
+    head = ("network", "stage", "channels", "trained, % right", "before training, % right")
+    return Table("How well a linear probe separates the classes, by stage", head, rows, text=2)
+
+
+ANALYSIS = Analysis(QUANTITIES, analyse)
