@@ -1,4 +1,4 @@
-"""Augmentation: accuracy on new images and on training images, by kind of augmentation and size of the training set."""
+"""Augmentation: accuracy on new images and on training images, by augmentation and size of the training set."""
 
 import math
 from statistics import fmean
@@ -27,7 +27,7 @@ QUANTITIES = {
         "points of test accuracy that all augmentations bring, the least over training set sizes", "+.1f"
     ),
     "gap_closed": Quantity(
-        "points by which they narrow the gap between unaugmented training images and test images, the least over sizes",
+        "points by which they narrow the gap between unaugmented training images and test images, the least of sizes",
         "+.1f",
     ),
     "more_for_few": Quantity("how many points more they bring with the fewest images than with the most", "+.1f"),

@@ -6,31 +6,24 @@ torch and scikit-learn are imported where they are used: they take seconds, and 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pipeline import stage
 from pipeline.statistics import SIGNIFICANT, p_text
-from pipeline.studies import trained
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.charts import Curve, Plot, curves
 from pipeline.studies.collected import Collected
+from pipeline.studies.insight import BATCH_SIZE, Seen, look
 from pipeline.tables import ABSENT, Table
 
 if TYPE_CHECKING:
     from torch import nn
 
     from pipeline.dataset import Split
-    from pipeline.inspection.filters import Chance, FirstLayer
     from pipeline.inspection.separability import Separability
 
-DRAWS = 500
-"""Layers of random filters that a first layer is held against."""
-
-BATCH_SIZE = 500
 MEASURES = ("selectivity", "edge_cosine")
 
 QUANTITIES = {
@@ -45,26 +38,13 @@ QUANTITIES = {
 }
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What was found in one experiment's network.
-
-    Attributes:
-        first: its first layer's measures beside chance, as `filters.summary` returns them.
-        stages, before: how separable the classes are by stage, after training and before it.
-    """
-
-    model: "nn.Module"
-    layer: "FirstLayer"
-    random: "Chance"
-    first: dict[str, float]
-    stages: list["Separability"]
-    before: list["Separability"]
-
-
 def analyse(collected: Collected) -> Findings:
     """Look into every network: its first layer's filters, and what its stages tell of the classes."""
-    test, seen = _look(collected)
+    return conclude(collected, *look(collected))
+
+
+def conclude(collected: Collected, test: "Split | None", seen: dict[str, list[Seen]]) -> Findings:
+    """Say what was seen in the networks of a study, given as `insight.look` returns it."""
     accuracies = {variant: _by_stage([one.stages for one in several]) for variant, several in seen.items()}
     before = {variant: _by_stage([one.before for one in several]) for variant, several in seen.items()}
     rises = {variant: _rise(values) for variant, values in accuracies.items()}
@@ -91,43 +71,6 @@ def analyse(collected: Collected) -> Findings:
     pictures = (*pictures, Picture("", f"{caption}. A linear probe on the mean of each channel.", drawn))
     tables = (_first_layers(collected, seen), _separability(seen, accuracies, before))
     return Findings(quantities, tables, pictures)
-
-
-def _look(collected: Collected) -> tuple["Split | None", dict[str, list[Seen]]]:
-    """Look into the networks of all experiments, on the processor, so that every machine finds the same.
-
-    Returns:
-        The test images that were looked at (None: all trainings diverged), and what was found by variant, by seed.
-    """
-    import torch
-
-    from pipeline import dataset
-    from pipeline.inspection import filters, separability
-
-    seen: dict[str, list[Seen]] = {variant: [] for variant in collected.variants}
-    options = collected.settings(collected.variants[0]).inspect
-    test = val = None
-    by_chance: dict[tuple[int, int], Chance] = {}
-    with stage.bar("looking into networks", len(collected.found)) as advance:
-        for variant, found in seen.items():
-            for name in trained.names(collected, variant):
-                if test is None or val is None:  # the same for all
-                    test = dataset.first_of_each_class(trained.images(collected, name, "test"), options.images)
-                    val = trained.images(collected, name, "val")
-                saved = trained.network(collected, name)
-                layer = filters.first_layer(saved.model)
-                shape = len(layer.filters), layer.filters.shape[-1]
-                if shape not in by_chance:
-                    by_chance[shape] = filters.chance(*shape, draws=DRAWS, seed=options.seed)
-                untrained = trained.untrained(saved, int(collected.found[name].record.params["train.seed"]))
-                after, before = (
-                    separability.measure(model, val, test, batch_size=BATCH_SIZE, place=torch.device("cpu"))
-                    for model in (saved.model, untrained)
-                )
-                random = by_chance[shape]
-                found.append(Seen(saved.model, layer, random, filters.summary(layer, random), after, before))
-                advance(1)
-    return test, seen
 
 
 def _pictures(seen: dict[str, list[Seen]], test: "Split") -> tuple[Picture, ...]:

@@ -26,7 +26,7 @@ CHANCE = 1 / CLASSES
 
 QUANTITIES = {
     "cnn_loss": Quantity(
-        "percent of its accuracy above chance that the CNN with max pooling, trained on unmoved images, loses by shifts",
+        "percent of its accuracy above chance that the CNN with max pooling, trained on unmoved ones, loses by shifts",
         ".1f",
     ),
     "cnn_over_mlp": Quantity("how many more percent the fully connected network loses", "+.1f"),
