@@ -41,7 +41,7 @@ QUANTITIES = {
 
 def analyse(collected: Collected) -> Findings:
     """Compare what shifts do to networks that differ in kind, pooling and `augment.translate`."""
-    shifts = _shifts(collected)
+    shifts = read(collected)
     lost = {name: mean(losses(collected, name)) for name in collected.variants}
     kept = {name: 100 * collected.mean(name, "inspect/shift_consistency") for name in collected.variants}
     without = kept[f"{WITHOUT}-still"]
@@ -142,7 +142,7 @@ def draw_maps(path: Path, shifts: dict[str, list[pd.DataFrame]], title: str) -> 
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
 
 
-def _shifts(collected: Collected) -> dict[str, list[pd.DataFrame]]:
+def read(collected: Collected) -> dict[str, list[pd.DataFrame]]:
     """Return what inspect wrote of every experiment, by variant."""
     found: dict[str, list[pd.DataFrame]] = {variant: [] for variant in collected.variants}
     with stage.bar("reading shifts", len(collected.found)) as advance:
