@@ -1,5 +1,6 @@
 """Figures that several studies draw."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from pipeline.figures import COLOURS, saved
 
+MOST_MARKERS = 12
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -75,17 +77,18 @@ def bars(path: Path, names: Sequence[str], panels: Sequence[Panel], title: str) 
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
 
 
-def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int) -> None:
+def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int, shared: bool = False) -> None:
     """Draw curves through the means over seeds, with a band from the lowest to the highest; one legend for all.
 
     Args:
         plots: row by row; a name has the same colour and marker in all of them.
         columns: plots in a row.
+        shared: those of a row have one scale, so that they can be compared.
     """
     rows = -(-len(plots) // columns)
     names = list(dict.fromkeys(name for plot in plots for name in plot.curves))
     with saved(path, (3.6 * columns + 0.4, 2.7 * rows + 0.7)) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False)
+        panels = figure.subplots(rows, columns, squeeze=False, sharey="row" if shared else "none")
         for axes, plot in zip(panels.flat, plots, strict=False):
             for name, curve in plot.curves.items():
                 number = names.index(name)
@@ -93,7 +96,8 @@ def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int) -> No
                 known = [(place, values) for place, values in zip(curve.places, curve.values, strict=True) if values]
                 places, values = [place for place, _ in known], [values for _, values in known]
                 means = [float(np.mean(several)) for several in values]
-                axes.plot(places, means, color=colour, marker=marker, ms=4, lw=1.2, label=name)
+                every = max(1, len(places) // MOST_MARKERS)
+                axes.plot(places, means, color=colour, marker=marker, ms=4, lw=1.2, markevery=every, label=name)
                 if any(len(several) > 1 for several in values):
                     lowest, highest = [min(several) for several in values], [max(several) for several in values]
                     axes.fill_between(places, lowest, highest, color=colour, alpha=0.15, lw=0)
@@ -112,7 +116,8 @@ def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int) -> No
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1, fontsize=8
         )
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        lines = textwrap.fill(title, 50 * columns)  # characters that a plot's width has room for
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=10)
 
 
 def _log_ticks(axes: Axes, places: Sequence[float]) -> None:

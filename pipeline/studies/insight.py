@@ -59,8 +59,10 @@ def look(collected: Collected) -> tuple["Split | None", dict[str, list[Seen]]]:
         for variant, found in seen.items():
             for name in trained.names(collected, variant):
                 if test is None or val is None:  # the same for all
-                    test = dataset.first_of_each_class(trained.images(collected, name, "test"), options.images)
-                    val = trained.images(collected, name, "val")
+                    val, test = (
+                        dataset.first_of_each_class(trained.images(collected, name, split), options.images)
+                        for split in ("val", "test")
+                    )
                 saved = trained.network(collected, name)
                 layer = filters.first_layer(saved.model)
                 shape = len(layer.filters), layer.filters.shape[-1]

@@ -73,21 +73,21 @@ def analyse(collected: Collected) -> Findings:
         f"All augmentations together change test accuracy by {_points(gains[ALL][0])} with {few} of the images and by "
         f"{_points(gains[ALL][-1])} with {most}"
     )
-    learning = "What training does to images that it has not seen, by epoch"
+    learning = "Whether loss rises again on images that training does not see, and what accuracy does"
     by_epoch = _by_epoch(collected, variants, shares)
     across = "share of the training images, %"
     by_size = [
         Plot(title, across, up, _by_size(values, variants, shares), log=True)
         for title, up, values in (
             ("New images", "test accuracy, %", tests),
-            ("Training images, unaugmented, less new ones", "gap, points", gaps),
+            ("Training images less new ones", "gap, points", gaps),
         )
     ]
     pictures = (
         Picture("", f"{caption}.", lambda path: curves(path, by_size, caption, columns=2)),
         Picture(
             "-epochs",
-            f"{learning}: validation loss and accuracy.",
+            f"{learning}: validation loss and accuracy by epoch.",
             lambda path: curves(path, by_epoch, learning, columns=len(shares)),
         ),
     )

@@ -66,7 +66,7 @@ def conclude(collected: Collected, test: "Split | None", seen: dict[str, list[Se
         )
         for variant in seen
     ]
-    drawn = partial(curves, plots=probes, title=caption, columns=len(probes))
+    drawn = partial(curves, plots=probes, title=caption, columns=len(probes), shared=True)
     pictures = _pictures(seen, test) if test else ()
     pictures = (*pictures, Picture("", f"{caption}. A linear probe on the mean of each channel.", drawn))
     tables = (_first_layers(collected, seen), _separability(seen, accuracies, before))

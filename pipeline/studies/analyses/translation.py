@@ -7,7 +7,7 @@ from statistics import fmean
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from pipeline import stage
 from pipeline.figures import saved
@@ -69,10 +69,17 @@ def analyse(collected: Collected) -> Findings:
         f"Moved by up to 8 px, the CNN with max pooling loses {_percent(lost['cnn-max-still'])} of its accuracy above "
         f"chance, the fully connected network {_percent(lost['mlp-still'])}"
     )
-    maps = "Share of predictions that a shift leaves as they were"
+    maps = (
+        f"Shifts leave {_percent(kept['cnn-max-still'])} of the predictions as they were with max pooling and "
+        f"{_percent(without)} without pooling; for training on moved images see the lower row"
+    )
     pictures = (
-        Picture("", f"{caption}.", lambda path: curves(path, plots(shifts), caption, columns=2)),
-        Picture("-maps", f"{maps}, for every shift.", lambda path: draw_maps(path, shifts, maps)),
+        Picture("", f"{caption}.", lambda path: curves(path, plots(shifts), caption, columns=2, shared=True)),
+        Picture(
+            "-maps",
+            f"{maps}. A field is a shift, and edges show reflections.",
+            lambda path: draw_maps(path, shifts, maps),
+        ),
     )
     return Findings(quantities, (Table("Networks on moved images", head, rows),), pictures)
 
@@ -137,8 +144,12 @@ def draw_maps(path: Path, shifts: dict[str, list[pd.DataFrame]], title: str) -> 
             row[0].set_ylabel(f"{TRAININGS[training]}\nmoved down by, px", fontsize=8)
         for axes in panels[-1]:
             axes.set_xlabel("moved to the right by, px", fontsize=8)
+            axes.xaxis.set_major_locator(MultipleLocator(4))
+            axes.yaxis.set_major_locator(MultipleLocator(4))
         if image is not None:
-            figure.colorbar(image, ax=panels, label="share of predictions", shrink=0.7, format=PercentFormatter(1))
+            figure.colorbar(
+                image, ax=panels, label="predictions as they were", shrink=0.7, format=PercentFormatter(1, 0)
+            )
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
 
 
