@@ -56,12 +56,10 @@ def training_curves(path: Path, history: "pd.DataFrame") -> None:
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         last = history.iloc[-1]
         epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
-        figure.suptitle(
+        headline(
+            figure,
             f"Training over {epochs}: val accuracy {last['val/accuracy']:.1%} at the end. "
             "(Train is measured on augmented images, its loss with label smoothing.)",
-            x=0.01,
-            ha="left",
-            fontsize=10,
         )
 
 
@@ -130,7 +128,7 @@ def mistakes(
         text = f"Wrong on {len(wrong) or 'none'} of {len(labels)} test images"
         text += f"; the {len(worst)} most confident" if len(worst) < len(wrong) else ""
         text += ": what the network says, what it is" if len(wrong) else ""
-        figure.suptitle(text, x=0.01, ha="left", fontsize=10)
+        headline(figure, text)
 
 
 def augmentations(
@@ -151,7 +149,12 @@ def augmentations(
         axes.xaxis.tick_top()
         axes.set_xticks(lefts, ["on disk", *(f"epoch {number}" for number in range(1, columns + 1))], fontsize=8)
         axes.set_yticks(tops, names, fontsize=8)
-        figure.suptitle(f"What training is fed (train.seed {seed})", x=0.01, ha="left", fontsize=10)
+        headline(figure, f"What training is fed (train.seed {seed})")
+
+
+def headline(figure: Figure, text: str) -> None:
+    """Write over a figure what is seen in it."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10)
 
 
 def _tile(axes: Axes, images: npt.NDArray[np.uint8], *, gap: tuple[int, int]) -> tuple[list[float], list[float]]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from pipeline.figures import saved
+from pipeline.figures import headline, saved
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def gradient_flow(path: Path, layers: "pd.DataFrame") -> None:
         norms.set(title="Norm of the gradient of each layer's weights", ylabel="norm, of a loss in nats")
         ratios.set(title="The same over the norm of the weights", ylabel="ratio of norms")
         figure.legend(loc="outside right center", fontsize=8)
-        figure.suptitle(_flow_title(weighted, names), x=0.01, ha="left", fontsize=10)
+        headline(figure, _flow_title(weighted, names))
 
 
 def unit_health(path: Path, layers: "pd.DataFrame") -> None:
@@ -70,7 +70,7 @@ def unit_health(path: Path, layers: "pd.DataFrame") -> None:
         some = "" if chosen == names else f" ({len(chosen)} of {len(names)})"
         title = f"layers, from input to output{some}"
         figure.legend(loc="outside right center", fontsize=8, title=title, title_fontsize=8)
-        figure.suptitle(_health_title(active, column, what), x=0.01, ha="left", fontsize=10)
+        headline(figure, _health_title(active, column, what))
 
 
 def _flow_title(weighted: "pd.DataFrame", names: list[str]) -> str:

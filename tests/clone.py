@@ -1,6 +1,7 @@
 """A repository of its own for tests that run the project's commands."""
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -48,6 +49,20 @@ class Clone:
         )
         assert done.returncode == code, done.stdout
         return done.stdout
+
+    def begin(self, *command: str) -> subprocess.Popen:
+        """Begin a command in a process group of its own, as a shell does, so that Ctrl-C can be sent to it."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            # Shells let what they run in the background ignore Ctrl-C, and so would all that these tests start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
     def client(self) -> mlflow.MlflowClient:
         """Return a client of the store that is there now: MLflow keeps a connection for each address it was given."""

@@ -4,7 +4,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -307,17 +306,7 @@ def clone(tmp_path_factory, environment) -> Clone:
     edit(made.folder, "pooling", small__seeds=[0])
     made("git", "commit", "-qam", "one seed")
     made.preview = made(*STUDY, *QUICK, "--dry-run")
-    first = subprocess.Popen(
-        [*STUDY, *QUICK],
-        cwd=made.folder,
-        env=made.environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        process_group=0,
-        # Shells let what they run in the background ignore Ctrl-C, and so would all that these tests start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    first = made.begin(*STUDY, *QUICK)
     while not any("Running stage" in log.read_text() for log in (made.folder / ".studies").glob("pooling/*.log")):
         assert first.poll() is None, first.stdout.read()
         time.sleep(0.05)

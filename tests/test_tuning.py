@@ -55,18 +55,8 @@ def write_space(clone: Clone, name: str, space: dict) -> str:
 
 
 def start(clone: Clone, *options: str) -> subprocess.Popen:
-    """Start a search in a process group of its own, as a shell does."""
-    return subprocess.Popen(
-        [*TUNE, *options],
-        cwd=clone.folder,
-        env=clone.environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        process_group=0,
-        # Shells let what they run in the background ignore Ctrl-C, and so would all that these tests start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    """Start a search."""
+    return clone.begin(*TUNE, *options)
 
 
 def names(clone: Clone) -> set[str]:

@@ -6,6 +6,7 @@ is (H, W), in logits: what the pixels add to the score of one class, before soft
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,12 +172,11 @@ def last_feature_layer(model: nn.Module, batch: Tensor) -> nn.Module | None:
         if output.dim() == 4:
             found.append(layer)
 
-    hooks = [layer.register_forward_hook(keep) for layer in model.modules() if isinstance(layer, FEATURES)]
-    try:
+    with ExitStack() as hooks:
+        for layer in model.modules():
+            if isinstance(layer, FEATURES):
+                hooks.enter_context(layer.register_forward_hook(keep))
         model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found[-1] if found else None
 
 

@@ -12,7 +12,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
 from pipeline.dataset import Images, Labels
-from pipeline.figures import BLUE, COLOURS, ORANGE, PALE, saved
+from pipeline.figures import BLUE, COLOURS, ORANGE, PALE, headline, saved
 from pipeline.inference import Probs
 from pipeline.inspection.attribution import Map, Sanity
 from pipeline.inspection.confusions import Pair
@@ -169,7 +169,7 @@ def _page(path: Path, images: Images, captions: Sequence[str], title: str) -> No
 
 
 def _headline(figure: Figure, title: str) -> None:
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    headline(figure, title)
 
 
 def _show(axes: Axes, image: npt.NDArray[np.uint8] | npt.NDArray[np.float64]) -> None:

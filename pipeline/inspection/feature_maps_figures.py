@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from pipeline.figures import saved
+from pipeline.figures import headline, saved
 from pipeline.inspection.feature_maps import Exciting, FeatureMaps, seen
 from pipeline.inspection.receptive_field import Field
 
@@ -41,12 +41,10 @@ def by_depth(path: Path, image: npt.NDArray[np.uint8], found: Sequence[FeatureMa
                 row[1],
                 f"{stage.name}\n{channels} maps of\n{height} x {width}\neach number\n{_sees(stage.field, len(image))}",
             )
-        figure.suptitle(
+        headline(
+            figure,
             f"What each layer makes of an image, first to last: its {CHANNELS} channels of highest mean.\n"
             "Black is the smallest number of a map, white the largest",
-            x=0.01,
-            ha="left",
-            fontsize=10,
         )
 
 
@@ -68,12 +66,10 @@ def patches_by_depth(path: Path, images: npt.NDArray[np.uint8], found: Sequence[
                 axes.set_title(f"channel {channel}", loc="center", fontsize=7, pad=2)
             _name(row[0], f"{stage.name}\n{_sees(stage.field, images.shape[1])}")
         count = found[0].images.shape[1]
-        figure.suptitle(
+        headline(
+            figure,
             f"What excites a channel most: the {count} images with the highest answer, cut to what it sees of them.\n"
             f"Of each layer the {MOSAICS} channels whose {count} stand out most; pale grey is outside image or sight",
-            x=0.01,
-            ha="left",
-            fontsize=10,
         )
 
 

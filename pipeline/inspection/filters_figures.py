@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from pipeline.figures import BLUE, ORANGE, PALE, saved
+from pipeline.figures import BLUE, ORANGE, PALE, headline, saved
 from pipeline.inspection.convolution import EDGE_FILTERS, convolve, grey
 from pipeline.inspection.convolution_figures import SIGNED
 from pipeline.inspection.filters import Chance, FirstLayer, Match, Selectivity, p_value
@@ -48,13 +48,11 @@ def edges(path: Path, image: npt.NDArray[np.uint8], layer: FirstLayer, matches: 
             panels[2, column].set_title(text, loc="center", fontsize=9)
             _signed(panels[3, column], answers[match.filter] * sign)
         best = max(abs(match.cosine) for match in chosen)
-        figure.suptitle(
+        headline(
+            figure,
             f"Edge filters and what they answer to an image; below, the {_kind(layer)} filters most like them\n"
             f"(at best a cosine of {best:.2f}). Orange: it gets brighter to the right or below; purple: darker.\n"
             "Each picture is on its own scale.",
-            x=0.01,
-            ha="left",
-            fontsize=10,
         )
 
 
@@ -75,13 +73,11 @@ def first_layer(path: Path, layer: FirstLayer, selectivity: Selectivity, random:
         side, count = layer.filters.shape[-1], len(layer.filters)
         shown = f"{len(order)} most oriented of the {count}" if len(order) < count else str(count)
         verdict = "more" if p < 0.05 else "no more"
-        figure.suptitle(
+        headline(
+            figure,
             f"The {shown} {_kind(layer)} first-layer filters of {side} x {side} px, each with its orientation "
             f"selectivity.\nThey are {verdict} oriented than chance: {mean:.2f} on average, random filters "
             f"{random.index.mean():.2f} (p = {p:.2g}).",
-            x=0.01,
-            ha="left",
-            fontsize=10,
         )
 
 

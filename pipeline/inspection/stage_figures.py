@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from pipeline import activity
 from pipeline.dataset import Images
-from pipeline.figures import BLUE, COLOURS, GREY, ORANGE, saved
+from pipeline.figures import BLUE, COLOURS, GREY, ORANGE, headline, saved
 from pipeline.inspection import corruptions, shifts, units
 from pipeline.inspection.corruptions import CORRUPTIONS
 
@@ -47,12 +47,7 @@ def corruption_curves(
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.legend(loc="lower left", ncols=2)
         _example_grid(right, image, examples)
-        figure.suptitle(
-            f"Corrupted images: {mean:.1%} are right on average (as they are: {clean:.1%})",
-            x=0.01,
-            ha="left",
-            fontsize=10,
-        )
+        headline(figure, f"Corrupted images: {mean:.1%} are right on average (as they are: {clean:.1%})")
 
 
 def shift_maps(path: Path, rows: Sequence[shifts.Row], clean: float) -> None:
@@ -79,12 +74,10 @@ def shift_maps(path: Path, rows: Sequence[shifts.Row], clean: float) -> None:
         for panel, fill in zip(panels[:, 0], shifts.FILLS, strict=True):
             panel.set_ylabel(f"{FILL_NAMES[fill]}\nmoved down by px (negative: up)")
         figure.colorbar(image, ax=panels, label="share of the images", shrink=0.5, format=PercentFormatter(1))
-        figure.suptitle(
+        headline(
+            figure,
             f"Moved by up to {along[-1]} px, {means['inspect/shift_accuracy']:.1%} of the images are right on average "
             f"(unmoved {clean:.1%}), {means['inspect/shift_consistency']:.1%} keep their prediction",
-            x=0.01,
-            ha="left",
-            fontsize=10,
         )
 
 
@@ -115,7 +108,7 @@ def layer_activity(path: Path, rows: Sequence[units.Row], images: int) -> None:
         left.set_ylim(len(rows) - 0.4, -0.6)  # the first layer on top
         right.set_xlim(0, max(0.1, 1.2 * max(shares)))
         right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        figure.suptitle(_verdict(rows, measure), x=0.01, ha="left", fontsize=10)
+        headline(figure, _verdict(rows, measure))
 
 
 def _verdict(rows: Sequence[units.Row], measure: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from pipeline.figures import COLOURS, saved
+from pipeline.figures import COLOURS, headline, saved
 
 MOST_MARKERS = 12
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -74,7 +74,7 @@ def bars(path: Path, names: Sequence[str], panels: Sequence[Panel], title: str) 
             axes.grid(visible=False, axis="y")
             axes.set(title=panel.title, xlabel=panel.unit)
         row[0].set_yticks(places, names)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        headline(figure, title)
 
 
 def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int, shared: bool = False) -> None:
@@ -117,7 +117,7 @@ def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int, share
             handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1, fontsize=8
         )
         lines = textwrap.fill(title, 50 * columns)  # characters that a plot's width has room for
-        figure.suptitle(lines, x=0.01, ha="left", fontsize=10)
+        headline(figure, lines)
 
 
 def _log_ticks(axes: Axes, places: Sequence[float]) -> None:

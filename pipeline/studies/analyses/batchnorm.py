@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.figures import BLUE, GREY, ORANGE, saved
+from pipeline.figures import BLUE, GREY, ORANGE, headline, saved
 from pipeline.studies.analysis import CHANCE, Analysis, Findings, Picture, Quantity, or_chance, with_spread
 from pipeline.studies.collected import Collected
 from pipeline.tables import ABSENT, Table
@@ -133,7 +133,7 @@ def draw_grid(path: Path, cells: Sequence[Cell], title: str) -> None:
             axes.grid(visible=False)
         panels[0].set_ylabel("factor on initial weights")
         figure.colorbar(image, ax=panels, label="test accuracy, %")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        headline(figure, title)
 
 
 def draw_curves(path: Path, cells: Sequence[Cell], best: dict[tuple[str, float], Cell], title: str) -> None:
@@ -154,7 +154,7 @@ def draw_curves(path: Path, cells: Sequence[Cell], best: dict[tuple[str, float],
         )
         by_rate.set(title="Proper initial weights", xlabel="learning rate")
         figure.legend(*by_scale.get_legend_handles_labels(), loc="outside right center", fontsize=8)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        headline(figure, title)
 
 
 def _line(axes: Axes, norm: str, cells: dict[float, Cell]) -> None:

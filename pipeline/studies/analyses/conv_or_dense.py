@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from pipeline.figures import BLUE, ORANGE, saved
+from pipeline.figures import BLUE, ORANGE, headline, saved
 from pipeline.studies import counts
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.charts import Panel, bars
@@ -95,11 +95,9 @@ def draw_scaling(path: Path, layers: dict[int, tuple[Count, Count]]) -> None:
             fontsize=8,
         )
         weights.legend(loc="center left", fontsize=8)
-        figure.suptitle(
+        headline(
+            figure,
             "A convolution has as many weights on an image of any size; its computation grows as a dense layer's does",
-            x=0.01,
-            ha="left",
-            fontsize=10,
         )
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from pipeline import stage
-from pipeline.figures import saved
+from pipeline.figures import headline, saved
 from pipeline.params import CLASSES
 from pipeline.studies import trained
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
@@ -150,7 +150,7 @@ def draw_maps(path: Path, shifts: dict[str, list[pd.DataFrame]], title: str) -> 
             figure.colorbar(
                 image, ax=panels, label="predictions as they were", shrink=0.7, format=PercentFormatter(1, 0)
             )
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+        headline(figure, title)
 
 
 def read(collected: Collected) -> dict[str, list[pd.DataFrame]]:
