@@ -11,9 +11,6 @@ from pipeline.studies import trained
 from pipeline.studies.collected import Collected
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from pipeline.dataset import Split
     from pipeline.inspection.filters import Chance, FirstLayer
     from pipeline.inspection.separability import Separability
 
@@ -32,7 +29,6 @@ class Seen:
         stages, before: how separable the classes are by stage, after training and before it.
     """
 
-    model: "nn.Module"
     layer: "FirstLayer"
     random: "Chance"
     first: dict[str, float]
@@ -40,11 +36,11 @@ class Seen:
     before: list["Separability"]
 
 
-def look(collected: Collected) -> tuple["Split | None", dict[str, list[Seen]]]:
+def look(collected: Collected) -> dict[str, list[Seen]]:
     """Look into the networks of all experiments, on the processor, so that every machine finds the same.
 
     Returns:
-        The test images that were looked at (None: all trainings diverged), and what was found by variant, by seed.
+        What was found by variant, by seed; nothing for trainings that diverged.
     """
     import torch
 
@@ -74,6 +70,6 @@ def look(collected: Collected) -> tuple["Split | None", dict[str, list[Seen]]]:
                     for model in (saved.model, untrained)
                 )
                 first = filters.summary(layer, by_chance[shape])
-                found.append(Seen(saved.model, layer, by_chance[shape], first, after, before))
+                found.append(Seen(layer, by_chance[shape], first, after, before))
                 advance(1)
-    return test, seen
+    return seen

@@ -73,8 +73,8 @@ def analyse(collected: Collected) -> Findings:
         f"All augmentations together change test accuracy by {_points(gains[ALL][0])} with {few} of the images and by "
         f"{_points(gains[ALL][-1])} with {most}"
     )
-    learning = "Whether loss rises again on images that training does not see, and what accuracy does"
     by_epoch = _by_epoch(collected, variants, shares)
+    learning = f"With {few}, validation loss is lowest {_lowest(by_epoch[0])}"
     across = "share of the training images, %"
     by_size = [
         Plot(title, across, up, _by_size(values, variants, shares), log=True)
@@ -87,7 +87,7 @@ def analyse(collected: Collected) -> Findings:
         Picture("", f"{caption}.", lambda path: curves(path, by_size, caption, columns=2)),
         Picture(
             "-epochs",
-            f"{learning}: validation loss and accuracy by epoch.",
+            f"{learning}. Validation loss and accuracy by epoch.",
             lambda path: curves(path, by_epoch, learning, columns=len(shares)),
         ),
     )
@@ -150,6 +150,16 @@ def _course(histories: list[pd.DataFrame], measure: str, factor: float) -> Curve
     epochs = [int(epoch) for epoch in histories[0]["epoch"]] if histories else []
     values = [[factor * float(history[measure].iloc[row]) for history in histories] for row in range(len(epochs))]
     return Curve(epochs, values)
+
+
+def _lowest(losses: Plot) -> str:
+    """Say after which epoch the mean loss is lowest without augmentation and with all."""
+    epochs = []
+    for kind in (NONE, ALL):
+        curve = losses.curves[kind]
+        means = [fmean(values) for values in curve.values]
+        epochs.append(f"epoch {curve.places[int(np.argmin(means))]:g}" if means else "an unknown epoch")
+    return f"after {epochs[0]} without augmentation and after {epochs[1]} with all"
 
 
 def _mean(values: list[float]) -> float:

@@ -15,13 +15,10 @@ from pipeline.statistics import SIGNIFICANT, p_text
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.charts import Curve, Plot, curves
 from pipeline.studies.collected import Collected
-from pipeline.studies.insight import BATCH_SIZE, Seen, look
+from pipeline.studies.insight import Seen, look
 from pipeline.tables import ABSENT, Table
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from pipeline.dataset import Split
     from pipeline.inspection.separability import Separability
 
 MEASURES = ("selectivity", "edge_cosine")
@@ -40,10 +37,10 @@ QUANTITIES = {
 
 def analyse(collected: Collected) -> Findings:
     """Look into every network: its first layer's filters, and what its stages tell of the classes."""
-    return conclude(collected, *look(collected))
+    return conclude(collected, look(collected))
 
 
-def conclude(collected: Collected, test: "Split | None", seen: dict[str, list[Seen]]) -> Findings:
+def conclude(collected: Collected, seen: dict[str, list[Seen]]) -> Findings:
     """Say what was seen in the networks of a study, given as `insight.look` returns it."""
     accuracies = {variant: _by_stage([one.stages for one in several]) for variant, several in seen.items()}
     before = {variant: _by_stage([one.before for one in several]) for variant, several in seen.items()}
@@ -67,37 +64,28 @@ def conclude(collected: Collected, test: "Split | None", seen: dict[str, list[Se
         for variant in seen
     ]
     drawn = partial(curves, plots=probes, title=caption, columns=len(probes), shared=True)
-    pictures = _pictures(seen, test) if test else ()
-    pictures = (*pictures, Picture("", f"{caption}. A linear probe on the mean of each channel.", drawn))
+    pictures = (*_pictures(seen), Picture("", f"{caption}. A linear probe on the mean of each channel.", drawn))
     tables = (_first_layers(collected, seen), _separability(seen, accuracies, before))
     return Findings(quantities, tables, pictures)
 
 
-def _pictures(seen: dict[str, list[Seen]], test: "Split") -> tuple[Picture, ...]:
-    """Return the filters of one network of each variant, and the patches that excite the first of them."""
-    first = {variant: several[0] for variant, several in seen.items() if several}
-    filters = (
-        Picture(f"-{variant}", f"First-layer filters of {variant}, the first seed's.", partial(_draw_filters, one=one))
-        for variant, one in first.items()
+def _pictures(seen: dict[str, list[Seen]]) -> tuple[Picture, ...]:
+    """Return the filters of one network of each variant."""
+    return tuple(
+        Picture(
+            f"-{variant}",
+            f"First-layer filters of {variant}, the first seed's.",
+            partial(_draw_filters, one=several[0]),
+        )
+        for variant, several in seen.items()
+        if several
     )
-    variant, one = next(iter(first.items()))
-    caption = f"Parts of test images that excite channels of {variant} most, stage by stage."
-    return (*filters, Picture("-patches", caption, partial(_draw_patches, model=one.model, test=test)))
 
 
 def _draw_filters(path: Path, one: Seen) -> None:
     from pipeline.inspection import filters, filters_figures
 
     filters_figures.first_layer(path, one.layer, filters.selectivity(one.layer.filters), one.random)
-
-
-def _draw_patches(path: Path, model: "nn.Module", test: "Split") -> None:
-    import torch
-
-    from pipeline.inspection import feature_maps, feature_maps_figures
-
-    found = feature_maps.exciting(model, test, batch_size=BATCH_SIZE, place=torch.device("cpu"))
-    feature_maps_figures.patches_by_depth(path, test.images, found)
 
 
 def _caption(rise: float) -> str:
