@@ -21,7 +21,7 @@ from benchmarks.measuring import Timing
 from pipeline import device as devices
 from pipeline import exporting, stage, training
 from pipeline.dataset import Dataset
-from pipeline.params import Params
+from pipeline.schema import Params
 
 BATCH_SIZES = (1, 32, 1024)
 

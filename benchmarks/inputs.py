@@ -9,7 +9,7 @@ import typer
 
 from pipeline import cifar10, dataset, shapes10
 from pipeline import params as parameters
-from pipeline.params import IMAGE_SIDE, Params
+from pipeline.schema import IMAGE_SIDE, Params
 
 ROOT = Path(__file__).resolve().parents[1]
 

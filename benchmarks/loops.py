@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline import device, training
 from pipeline.dataset import Dataset, Split
-from pipeline.params import Params
+from pipeline.schema import Params
 from pipeline.stepping import WARM_UP_STEPS, train_step
 
 WORKERS = 2

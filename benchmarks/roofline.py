@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline import cost, device, optim
-from pipeline.params import TrainParams
+from pipeline.schema import TrainParams
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SECONDS = 0.5

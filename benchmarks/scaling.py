@@ -23,6 +23,7 @@ from benchmarks.growth import Growth, Memory
 from benchmarks.roofline import Floor, Peaks, Step
 from pipeline import device, params, stage
 from pipeline.errors import PipelineError
+from pipeline.schema import CLASSES
 
 STEP_IMAGES = 2000
 """Of the training in which the step is timed."""
@@ -104,7 +105,7 @@ def measure(settings: Mapping[str, Any], place: torch.device, console: Console) 
         task = bar.add_task("best rates", total=total)
         peaks = roofline.measure_peaks(place)
         bar.update(task, advance=1, description="step")
-        case = trainings.base(base, settings["arch"], max(params.CLASSES, round(scale * STEP_IMAGES)))
+        case = trainings.base(base, settings["arch"], max(CLASSES, round(scale * STEP_IMAGES)))
         floors, step = measure_step(case, place, peaks, repeats)
         bar.advance(task)
         growths, memory = {}, {}

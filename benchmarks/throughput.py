@@ -22,7 +22,7 @@ from benchmarks.apart import Apart
 from benchmarks.measuring import BenchmarkError, Timing
 from pipeline import stage
 from pipeline.dataset import Dataset
-from pipeline.params import Params
+from pipeline.schema import Params
 
 IMAGES_ON_PROCESSOR, IMAGES_ON_GPU = 5000, 45000
 WHOLE = {"train.resolutions": [32], "train.hardest": 1.0}

@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline import training
 from pipeline.dataset import Dataset, Metadata, Split
-from pipeline.params import CLASSES, IMAGE_SIDE, AugmentParams, ModelParams, Params, TrainParams
+from pipeline.schema import CLASSES, IMAGE_SIDE, AugmentParams, ModelParams, Params, TrainParams
 
 WIDTHS = (32, 64, 128)
 """Channels at width 1; a resnet's are those of params.yaml."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from pipeline.params import AugmentParams
+from pipeline.schema import AugmentParams
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from pipeline import files, models
 from pipeline.dataset import Metadata
 from pipeline.errors import CheckpointError
-from pipeline.params import ModelParams, Section, architecture, parse_architecture
+from pipeline.params import parse_architecture
+from pipeline.schema import ModelParams, Section, architecture
 
 WEIGHTS, SIDECAR, STATE = "weights.safetensors", "model.json", "state.safetensors"
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from pipeline import files
 from pipeline.errors import ArchiveError
-from pipeline.params import CLASSES, IMAGE_SIDE
+from pipeline.schema import CLASSES, IMAGE_SIDE
 
 OFFICIAL_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 FOLDER = "cifar-10-batches-bin"

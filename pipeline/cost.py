@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline import device
-from pipeline.params import IMAGE_SIDE
+from pipeline.schema import IMAGE_SIDE
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 from pipeline.errors import PipelineError
 from pipeline.experiments import Repository
 from pipeline.imports import closure, listed
-from pipeline.params import TrackingParams
 from pipeline.results import options
+from pipeline.schema import TrackingParams
 
 PACKAGES = ("dvc", "mlflow", "torch", "onnx", "onnxruntime", "numpy")
 CHECKPOINTS = ".checkpoints"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline import augment, device
 from pipeline.dataset import Split
 from pipeline.loader import batches
-from pipeline.params import EvaluateParams
+from pipeline.schema import EvaluateParams
 
 Probs = npt.NDArray[np.float32]
 """(N, classes) probabilities."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline import augment
 from pipeline.dataset import Split
-from pipeline.params import AugmentParams
+from pipeline.schema import AugmentParams
 
 
 class TrainLoader:

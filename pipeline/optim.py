@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import device
-from pipeline.params import TrainParams
+from pipeline.schema import TrainParams
 
 
 def build(params: TrainParams, model: nn.Module) -> torch.optim.Optimizer:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PresetError
-from pipeline.params import Params, changed, flatten, read, validate
+from pipeline.params import changed, read, validate
+from pipeline.schema import Params, flatten
 
 FOLDER = Path(__file__).parents[1] / "presets"
 

@@ -20,7 +20,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import ResultsError
-from pipeline.params import completed, flatten
+from pipeline.params import completed
+from pipeline.schema import flatten
 
 LOCK = "dvc.lock"
 TRACK = "track"

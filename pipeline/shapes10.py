@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from pipeline.cifar10 import CLASS_NAMES, FOLDER, RECORD_BYTES, TEST_BATCH, TRAIN_BATCHES
-from pipeline.params import IMAGE_SIDE
+from pipeline.schema import IMAGE_SIDE
 from pipeline.stored_tar import StoredTarGz
 
 Ints: TypeAlias = NDArray[np.int32]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline import cost, device
 from pipeline.errors import ParamsError
 from pipeline.loader import TrainLoader
-from pipeline.params import TrainParams
+from pipeline.schema import TrainParams
 
 WARM_UP_STEPS = 3
 """Steps before a recording, in which libraries choose kernels and the optimiser makes its state."""

@@ -16,7 +16,7 @@ from pipeline.errors import TrainingError
 from pipeline.loader import TrainLoader, batches
 from pipeline.models.speednet import Speednet
 from pipeline.optim import MovingAverage
-from pipeline.params import AugmentParams, ModelParams, TrainParams, architecture
+from pipeline.schema import AugmentParams, ModelParams, TrainParams, architecture
 from pipeline.stepping import Stepper
 
 FIRST_LAYER_IMAGES = 5000

@@ -9,8 +9,8 @@ import pandas as pd
 
 from pipeline import checkpoint, dataset, models, results
 from pipeline.experiments import Revision
-from pipeline.params import architecture
 from pipeline.results import Results
+from pipeline.schema import architecture
 from pipeline.studies import page
 from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.collected import Collected

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms.v2 import functional as vision
 
 from pipeline import augment
-from pipeline.params import AugmentParams
+from pipeline.schema import AugmentParams
 
 OFF = {"flip": "none", "translate": 0, "cutout": 0, "brightness": 0.0, "contrast": 0.0}
 FILL = torch.tensor([120, 7, 255], dtype=torch.uint8)

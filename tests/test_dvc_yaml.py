@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import params as params_module
-from pipeline import results
+from pipeline import params, results
 from pipeline import stage as stage_module
 from pipeline.imports import closure, listed
+from pipeline.schema import Params, Section
 from pipeline.tracking import runs
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
@@ -18,7 +18,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 # Train reports live curves to MLflow, and no output of it depends on that: see the head of dvc.yaml.
 NO_EFFECT_CODE = {"train": "pipeline/tracking"}
 NO_EFFECT_PARAMS = {"train": {"tracking"}}
-EFFECTIVE = params_module.Params.effective
+EFFECTIVE = Params.effective
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -83,16 +83,16 @@ class Recorder:
         self.found = found
         self.names: dict[int, str] = {}
 
-    def load(self, path: Path) -> params_module.Params:
-        loaded = params_module.load(path)
+    def load(self, path: Path) -> Params:
+        loaded = params.load(path)
         self.loaded = loaded  # kept, so that no other object gets the id of one of its sections
         self._name(loaded, "")
         return loaded
 
-    def _name(self, section: params_module.Section, prefix: str) -> None:
+    def _name(self, section: Section, prefix: str) -> None:
         for key in type(section).model_fields:
             value = object.__getattribute__(section, key)
-            if isinstance(value, params_module.Section):
+            if isinstance(value, Section):
                 self._name(value, f"{prefix}{key}.")
         self.names[id(section)] = prefix
 
@@ -103,7 +103,7 @@ class Recorder:
             value = object.__getattribute__(section, key)
             prefix = recorder.names.get(id(section))
             known = prefix is not None and key in type(section).model_fields
-            if known and not isinstance(value, params_module.Section):
+            if known and not isinstance(value, Section):
                 recorder.found.add(prefix + key)
             return value
 
@@ -114,8 +114,8 @@ class Recorder:
             recorder.found.update(before, values)
             return values
 
-        patch.setattr(params_module.Section, "__getattribute__", read, raising=False)
-        patch.setattr(params_module.Params, "effective", read_effective)
+        patch.setattr(Section, "__getattribute__", read, raising=False)
+        patch.setattr(Params, "effective", read_effective)
 
 
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "track"])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline import checkpoint, cli, dataset, files, models
 from pipeline.inspection import explain_layers, feature_maps, receptive_field
-from pipeline.params import architecture
+from pipeline.schema import architecture
 
 ANSWER = ("prediction.png", "attribution.png", "attribution_rival.png", "neighbours.png", "convolution.gif")
 LAYERS = ("edges.png", "first_layer.png", "feature_maps.png", "patches.png")

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from pipeline import evaluation, figures, files, probe, probe_figures
 from pipeline.loader import TrainLoader
-from pipeline.params import AugmentParams
+from pipeline.schema import AugmentParams
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from pipeline import inference
 from pipeline.dataset import Split
-from pipeline.params import EvaluateParams
+from pipeline.schema import EvaluateParams
 
 
 class Lopsided(nn.Module):

@@ -9,7 +9,8 @@ import torch
 
 from pipeline import checkpoint, dataset, evaluation, inference, models
 from pipeline.errors import CheckpointError
-from pipeline.params import architecture, load
+from pipeline.params import load
+from pipeline.schema import architecture
 from stages import inspect
 from tests.conftest import SMALL, write_params
 

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.dataset import Split
 from pipeline.loader import TrainLoader, batches, resize
-from pipeline.params import AugmentParams
+from pipeline.schema import AugmentParams
 
 OFF = AugmentParams(flip="none", translate=0, cutout=0, brightness=0.0, contrast=0.0)
 ON = AugmentParams(flip="random", translate=3, cutout=9, brightness=0.2, contrast=0.3)

@@ -10,10 +10,10 @@ import scipy.signal
 import torch
 from torch import nn
 
-from pipeline import cost, params
+from pipeline import cost
 from pipeline.models import MODELS, build
 from pipeline.models.layers import ACTIVATIONS, INITS, Normalize, initialize
-from pipeline.params import CnnParams, MlpParams, ResnetParams, SpeednetParams
+from pipeline.schema import Activation, CnnParams, Init, MlpParams, ModelParams, ResnetParams, SpeednetParams
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 CNN = {
@@ -67,14 +67,14 @@ def pictures(count: int) -> torch.Tensor:
 
 def test_every_architecture_that_params_allow_exists():
     """MODELS, model.arch's allowed values and the sections of params.yaml name the same architectures."""
-    allowed = get_args(params.ModelParams.model_fields["arch"].annotation)
-    assert set(MODELS) == set(allowed) == set(params.ModelParams.model_fields) - {"arch"} == set(SECTIONS)
+    allowed = get_args(ModelParams.model_fields["arch"].annotation)
+    assert set(MODELS) == set(allowed) == set(ModelParams.model_fields) - {"arch"} == set(SECTIONS)
 
 
 def test_every_name_that_params_allow_exists():
     """Activations and initialisations, as params.yaml spells them."""
-    assert set(ACTIVATIONS) == set(get_args(params.Activation))
-    assert set(INITS) == set(get_args(params.Init))
+    assert set(ACTIVATIONS) == set(get_args(Activation))
+    assert set(INITS) == set(get_args(Init))
 
 
 POOLINGS = get_args(CnnParams.model_fields["pooling"].annotation)
@@ -138,7 +138,7 @@ def test_weights_are_a_function_of_the_seed(arch):
 
 
 @pytest.mark.parametrize("arch", ["cnn", "mlp"])
-@pytest.mark.parametrize("init", get_args(params.Init))
+@pytest.mark.parametrize("init", get_args(Init))
 def test_initial_weights_of_all_layers_but_the_last_are_scaled(arch, init):
     """By the very factor; biases are still 0, and the layer that gives the class scores is as it was."""
     hidden = {"hidden": (12, 11), "init": init}

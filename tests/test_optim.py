@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from pipeline import optim
-from pipeline.params import TrainParams, load
+from pipeline.params import load
+from pipeline.schema import TrainParams
 from tests.paths import ROOT
 
 PLAIN = {

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from pipeline.errors import ParamsError
-from pipeline.params import ADDED, changed, completed, flatten, load, read
+from pipeline.params import ADDED, changed, completed, load, read
+from pipeline.schema import flatten
 from tests.conftest import write_params
 from tests.paths import ROOT
 

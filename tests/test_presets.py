@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 from pipeline import params, presets
 from pipeline.errors import PresetError
+from pipeline.schema import flatten
 from tests.paths import ROOT
 
 NAMES = [preset.name for preset in presets.every()]
@@ -23,9 +24,9 @@ def test_there_is_one_for_each_need():
 def test_a_preset_changes_what_it_names_and_nothing_else(name):
     """The result is valid, has its values, and is params.yaml in all else."""
     preset = presets.find(name)
-    found = dict(params.flatten(preset.applied(ROOT / "params.yaml").model_dump(mode="json")))
-    usual = dict(params.flatten(params.load(ROOT / "params.yaml").model_dump(mode="json")))
-    changes = dict(params.flatten(preset.values))
+    found = dict(flatten(preset.applied(ROOT / "params.yaml").model_dump(mode="json")))
+    usual = dict(flatten(params.load(ROOT / "params.yaml").model_dump(mode="json")))
+    changes = dict(flatten(preset.values))
     assert found == usual | changes
     assert changes.keys() <= usual.keys()
 
@@ -40,7 +41,7 @@ def test_what_is_printed_are_the_values_as_dvc_reads_them(name):
     assert words[::2] == ["-S"] * (len(words) // 2)
     yaml = YAML(typ="safe")
     found = {key: yaml.load(value) for key, value in (word.split("=", 1) for word in words[1::2])}
-    assert found == dict(params.flatten(presets.find(name).values))
+    assert found == dict(flatten(presets.find(name).values))
 
 
 def test_an_unknown_name_is_answered_with_those_there_are():

@@ -10,7 +10,7 @@ from torch import nn
 from pipeline import activity, probe
 from pipeline.dataset import Split
 from pipeline.loader import TrainLoader
-from pipeline.params import AugmentParams
+from pipeline.schema import AugmentParams
 
 EVERYTHING = AugmentParams(flip="random", translate=4, cutout=8, brightness=0.3, contrast=0.3)
 

@@ -15,6 +15,7 @@ from pipeline import params, stage, training
 from pipeline.checkpoint import TrainingState
 from pipeline.dataset import Dataset
 from pipeline.errors import PipelineError
+from pipeline.schema import Params, architecture
 from tests.paths import ROOT
 from tests.test_models import network
 
@@ -25,7 +26,7 @@ PEAKS = roofline.Peaks(
 
 
 @pytest.fixture
-def defaults() -> params.Params:
+def defaults() -> Params:
     return params.load(ROOT / "params.yaml")
 
 
@@ -87,7 +88,7 @@ def test_each_quantity_varies_alone(arch, defaults):
         settings = [
             {
                 "images": case.images,
-                "width": str(params.architecture(case.model)),
+                "width": str(architecture(case.model)),
                 "resolution": case.train.resolutions,
                 "epochs": case.train.epochs,
                 "batch": case.train.batch_size,

@@ -8,7 +8,7 @@ from torch import nn
 from pipeline import models
 from pipeline.dataset import Split
 from pipeline.inspection import units
-from pipeline.params import CnnParams, SpeednetParams
+from pipeline.schema import CnnParams, SpeednetParams
 
 
 @pytest.fixture

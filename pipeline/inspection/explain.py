@@ -14,7 +14,7 @@ from pipeline.dataset import Images, Split
 from pipeline.errors import ExplanationError, InspectionError
 from pipeline.inspection import explain_layers, explain_sections
 from pipeline.inspection.explanation import BATCH_SIZE, Section, Subject
-from pipeline.params import IMAGE_SIDE
+from pipeline.schema import IMAGE_SIDE
 
 PARTS: dict[str, Callable[[Subject, Path], Section]] = {
     "the answer": explain_sections.prediction,

@@ -7,7 +7,7 @@ from pipeline.models.cnn import Cnn
 from pipeline.models.mlp import Mlp
 from pipeline.models.resnet import Resnet
 from pipeline.models.speednet import Speednet
-from pipeline.params import Section
+from pipeline.schema import Section
 
 MODELS: dict[str, type[nn.Module]] = {
     "cnn": Cnn,

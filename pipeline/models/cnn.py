@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from pipeline.models.layers import ACTIVATIONS, Normalize, fully_connected, initialize
-from pipeline.params import IMAGE_SIDE, CnnParams
+from pipeline.schema import IMAGE_SIDE, CnnParams
 
 POOLINGS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from pipeline.models.layers import Normalize, fully_connected, initialize
-from pipeline.params import IMAGE_SIDE, MlpParams
+from pipeline.schema import IMAGE_SIDE, MlpParams
 
 
 class Mlp(nn.Module):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from pipeline.models.layers import ACTIVATIONS, Normalize, initialize
-from pipeline.params import ResnetParams
+from pipeline.schema import ResnetParams
 
 
 class Resnet(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.layers import ACTIVATIONS, Normalize
-from pipeline.params import SpeednetParams
+from pipeline.schema import SpeednetParams
 
 WHITENING_EPS = 5e-4
 """Added to each variance (of normalised pixels), so that noise in the smallest components is not blown up."""

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import filelock
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params
 from pipeline.running.experiment import POLL_SECONDS, Experiment
+from pipeline.schema import Params
 
 STARTS = 5
 """How often an experiment is started if DVC's locks or its stash keep it from running."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pipeline.params import CLASSES
+from pipeline.schema import CLASSES
 from pipeline.studies.collected import Collected
 from pipeline.studies.spec import Condition
 from pipeline.tables import ABSENT, Table

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.errors import ResultsError
 from pipeline.experiments import Repository
-from pipeline.params import Params
+from pipeline.schema import Params
 
 if TYPE_CHECKING:  # planning looks at the analyses, which look at what is collected
     from pipeline.studies.existing import Found

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.params import CLASSES, IMAGE_SIDE, ModelParams, architecture
+from pipeline.schema import CLASSES, IMAGE_SIDE, ModelParams, architecture
 
 if TYPE_CHECKING:
     from torch import nn

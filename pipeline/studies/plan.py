@@ -14,8 +14,8 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline import files, imports, params
 from pipeline.errors import ParamsError, StudyError
-from pipeline.params import Params
 from pipeline.results import ORIGIN, TRACK, text_of
+from pipeline.schema import Params, flatten
 from pipeline.studies import spec
 from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.spec import FOLDER, Overrides, Scale, Setting, Study
@@ -110,7 +110,7 @@ def make(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Seq
         ParamsError: there are mistakes in params.yaml.
     """
     base = params.read(root / "params.yaml")
-    known = dict(params.flatten(params.validate(base, "params.yaml").model_dump(mode="json")))
+    known = dict(flatten(params.validate(base, "params.yaml").model_dump(mode="json")))
     study = spec.find(root, name)
     where, extra = f"{FOLDER}/{name}.yaml", dict(_assignment(assignment) for assignment in given)
     mistakes = [f"{where}: {line}" for line in (*_rule_mistakes(name, study), *_value_mistakes(study, base, known))]

@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 
 from pipeline import params
 from pipeline.errors import ParamsError, StudyError
-from pipeline.params import Section, Seed
 from pipeline.results import text_of
+from pipeline.schema import Section, Seed
 
 FOLDER = "studies"
 Scale = Literal["small", "full"]

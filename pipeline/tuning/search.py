@@ -11,8 +11,8 @@ from optuna.trial import Trial, TrialState
 from pipeline import params
 from pipeline.errors import ParamsError, PipelineError, TuningError
 from pipeline.experiments import Repository
-from pipeline.params import Params
 from pipeline.running.launcher import FAILURES, Launcher, Unfinished, Why
+from pipeline.schema import Params
 from pipeline.tracking.studies import StudyRun
 from pipeline.tuning.study import Study
 

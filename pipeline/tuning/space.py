@@ -26,6 +26,7 @@ from optuna.distributions import (
 from pipeline import params
 from pipeline.errors import ParamsError, TuningError
 from pipeline.results import text_of
+from pipeline.schema import flatten
 
 GROUPS = ("augment", "model", "train")
 """What a search may vary: all else changes what is measured, or nothing that is."""
@@ -81,7 +82,7 @@ def read(path: Path, base: Any) -> Space:
         raise TuningError(str(error)) from None
     if not isinstance(specs, dict) or not specs:
         raise TuningError(f"{path}: expected parameters and their ranges, e.g. train.lr: {{low: 0.02, high: 0.5}}")
-    known = dict(params.flatten(params.validate(base, "params.yaml").model_dump(mode="json")))
+    known = dict(flatten(params.validate(base, "params.yaml").model_dump(mode="json")))
     mistakes: list[str] = []
     spreads: dict[str, BaseDistribution] = {}
     for key, spec in specs.items():

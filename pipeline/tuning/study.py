@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pipeline import params
 from pipeline.errors import TuningError
 from pipeline.experiments import Repository
+from pipeline.schema import flatten
 from pipeline.tuning import space
 from pipeline.tuning.space import Space
 
@@ -143,7 +144,7 @@ class Study:
     def _fixed(self, tree: Any) -> dict[str, Any]:
         """Return the parameters that decide a trial's result and do not vary."""
         settings = params.validate(tree, "params.yaml").model_dump(mode="json", include={"data", *space.GROUPS})
-        return {key: value for key, value in params.flatten(settings) if key not in self.space.specs}
+        return {key: value for key, value in flatten(settings) if key not in self.space.specs}
 
 
 def ask(study: optuna.Study, plan: Plan, searched: Space) -> Trial | None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter
 
 from pipeline import statistics
 from pipeline.figures import BLUE, GREY, ORANGE, saved
-from pipeline.params import ModelParams
+from pipeline.schema import ModelParams
 from pipeline.studies import counts
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.collected import Collected

@@ -11,7 +11,7 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from pipeline import stage
 from pipeline.figures import headline, saved
-from pipeline.params import CLASSES
+from pipeline.schema import CLASSES
 from pipeline.studies import trained
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.charts import Curve, Plot, curves
