@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -26,6 +26,8 @@ from pipeline.schema import (
     TrainParams,
     architecture,
 )
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 ADDED = {
     "data.train_share": 1.0,
@@ -89,15 +91,27 @@ def validate(tree: Any, source: str, *, combinations: bool = True) -> Params:
     Raises:
         ParamsError: there are mistakes; one line for each of them.
     """
-    try:
-        # In JSON mode strict types still let a list become a tuple.
-        params = Params.model_validate_json(json.dumps(tree, default=str))
-    except ValidationError as error:
-        raise ParamsError("\n".join(f"{source}: {_line(detail)}" for detail in error.errors())) from None
+    params = parse(Params, tree, source)
     mistakes = [f"{source}: {mistake}" for mistake in _combinations(params)] if combinations else []
     if mistakes:
         raise ParamsError("\n".join(mistakes))
     return params
+
+
+def parse(model: type[SectionT], tree: Any, source: str) -> SectionT:
+    """Turn what a YAML file holds into a checked model.
+
+    Args:
+        source: named in the errors: where the values come from.
+
+    Raises:
+        ParamsError: there are mistakes; one line for each of them.
+    """
+    try:
+        # In JSON mode strict types still let a list become a tuple.
+        return model.model_validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{source}: {_line(detail, model)}" for detail in error.errors())) from None
 
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,32 +133,31 @@ def changed(tree: Any, values: Mapping[str, Any]) -> Any:
 
 
 def _key(loc: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    parts = (part for part in loc if part != "[key]")  # what pydantic adds where a mapping's key is wrong
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
 
 
-def _line(detail: ErrorDetails) -> str:
+def _line(detail: ErrorDetails, model: type[Section]) -> str:
     """Say where a mistake is, what was found and what is allowed, in one line."""
     key = _key(detail["loc"])
     if detail["type"] == "extra_forbidden":
-        known = _keys_beside(detail["loc"])
+        known = _keys_beside(detail["loc"], model)
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     if detail["type"] == "missing":
-        return f"{key}: missing; every key must be given"
+        return f"{key}: missing; it has no default"
     found = json.dumps(detail["input"], default=str)
     found = found if len(found) <= 60 else found[:57] + "..."
-    message = detail["msg"].removeprefix("Input should be ").replace("String should", "should")
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("expected ")
     return f"{key or 'the file'}: found {found}, expected {message[0].lower()}{message[1:]}"
 
 
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Params
+def _keys_beside(loc: tuple[int | str, ...], model: type[Section]) -> list[str]:
+    """Return the keys that the section has in which the last part of `loc` is not known."""
+    section: Any = model
     for part in loc[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        section = annotation
+        section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
     return list(section.model_fields)
 
 

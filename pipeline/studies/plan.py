@@ -208,7 +208,7 @@ def _rule_mistakes(name: str, study: Study) -> Iterator[str]:
         return
     for number, condition in enumerate(study.rule):
         if condition.quantity not in (known := ANALYSES[name].quantities):
-            yield f"rule.{number}.quantity: found {condition.quantity}, expected one of {', '.join(known)}"
+            yield f"rule[{number}].quantity: found {condition.quantity}, expected one of {', '.join(known)}"
 
 
 def _value_mistakes(study: Study, base: Any, known: Mapping[str, Any]) -> Iterator[str]:

@@ -1,14 +1,12 @@
 """studies/NAME.yaml as a checked `Study`: a claim, the experiments that test it, and the rule that judges it."""
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, model_validator
 
 from pipeline import params
 from pipeline.errors import ParamsError, StudyError
@@ -114,11 +112,9 @@ def find(root: Path, name: str) -> Study:
     path = root / FOLDER / f"{name}.yaml"
     where = path.relative_to(root).as_posix()
     try:
-        study = Study.model_validate_json(json.dumps(params.read(path), default=str))
+        study = params.parse(Study, params.read(path), where)
     except ParamsError as error:
         raise StudyError(str(error)) from None
-    except ValidationError as error:
-        raise StudyError("\n".join(f"{where}: {_line(detail)}" for detail in error.errors())) from None
     mistakes = list(_mistakes(study))
     if mistakes:
         raise StudyError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
@@ -152,17 +148,3 @@ def _mistakes(study: Study) -> Iterator[str]:
                         yield f"{place}grids.{name}.{key}: found {found}, expected values that differ in their labels"
         if len(set(setting.seeds)) < len(setting.seeds):
             yield f"{scale}.seeds: found {list(setting.seeds)}, expected each seed once"
-
-
-def _line(detail: ErrorDetails) -> str:
-    """Say where a mistake is, what was found and what is allowed, in one line."""
-    key = ".".join(str(part) for part in detail["loc"] if part != "[key]") or "the file"
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
-    if detail["type"] == "missing":
-        return f"{key}: missing"
-    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("expected ")
-    found = json.dumps(detail["input"], default=str)
-    return (
-        f"{key}: found {found if len(found) <= 60 else found[:57] + '...'}, expected {message[0].lower()}{message[1:]}"
-    )
