@@ -1,6 +1,8 @@
 """What a network costs: parameters, multiply-accumulate operations and bytes, in all and layer by layer."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -66,26 +68,22 @@ def by_layer(model: nn.Module, side: int = IMAGE_SIDE, precision: str = "fp32") 
     layers: list[LayerCost] = []
     counter = FlopCounterMode(display=False)
     started: dict[str, int] = {}
-    hooks = []
-    for name, module in model.named_modules():
-        if not list(module.children()):
-            hooks += [
-                module.register_forward_pre_hook(
-                    lambda *_, name=name: started.update({name: counter.get_total_flops() // 2})
-                ),
-                module.register_forward_hook(
-                    lambda module, inputs, output, name=name: layers.append(
-                        _layer_cost(name, module, inputs[0], output, counter.get_total_flops() // 2 - started[name])
-                    )
-                ),
-            ]
+
+    def before(name: str, *_: object) -> None:
+        started[name] = counter.get_total_flops() // 2
+
+    def after(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        macs = counter.get_total_flops() // 2 - started[name]
+        layers.append(_layer_cost(name, module, inputs[0], output, macs))
+
     place = next(model.parameters()).device
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if not list(module.children()):
+                hooks.enter_context(module.register_forward_pre_hook(partial(before, name)))
+                hooks.enter_context(module.register_forward_hook(partial(after, name)))
         with counter, torch.enable_grad(), device.autocast(place, precision):  # gradients: to see where they go
             _look(model, side)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return layers
 
 

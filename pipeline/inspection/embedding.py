@@ -1,6 +1,7 @@
 """The space a network sorts images in: what its last layer is given, who is near whom, and a map of it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +51,10 @@ def feature_batches(model: nn.Module, split: Split, *, batch_size: int, place: t
     def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         given[:] = inputs  # of one forward pass the last to come stays
 
-    hooks = [layer.register_forward_pre_hook(keep) for layer in model.modules() if isinstance(layer, nn.Linear)]
-    try:
+    with ExitStack() as hooks:
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                hooks.enter_context(layer.register_forward_pre_hook(keep))
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)
             if not given:
@@ -59,9 +62,6 @@ def feature_batches(model: nn.Module, split: Split, *, batch_size: int, place: t
                     "features: expected a network that ends in a fully connected layer (torch.nn.Linear), found none"
                 )
             yield given.pop().flatten(1)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def features(model: nn.Module, split: Split, *, batch_size: int, place: torch.device) -> Features:

@@ -1,7 +1,7 @@
 """What the stages of a convolutional network answer: to one image, and to which images most."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,15 +124,14 @@ def seen(image: npt.NDArray[np.uint8], box: tuple[int, int, int, int], *, fill: 
 @contextmanager
 def watched(parts: Sequence[Stage], listener: Callable[[Stage, Tensor], None]) -> Iterator[None]:
     """Tell a listener of each stage's (N, C, H, W) output whenever the network runs inside the block."""
-    handles = [
-        part.layers[-1].register_forward_hook(lambda _module, _inputs, output, part=part: listener(part, output))
-        for part in parts
-    ]
-    try:
+    with ExitStack() as hooks:
+        for part in parts:
+            hooks.enter_context(
+                part.layers[-1].register_forward_hook(
+                    lambda _module, _inputs, output, part=part: listener(part, output)
+                )
+            )
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Best:
