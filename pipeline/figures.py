@@ -116,11 +116,9 @@ def mistakes(
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-probs[wrong, predicted[wrong]], kind="stable")][:32]
     rows = max(1, -(-len(worst) // 8))
-    tiles = np.full((rows * 8, *images.shape[1:]), 255, np.uint8)
-    tiles[: len(worst)] = images[worst]
     with saved(path, (9, 1.26 * rows + 0.3)) as figure:
         axes = figure.subplots()
-        lefts, tops = _tile(axes, tiles.reshape(rows, 8, *images.shape[1:]), gap=(12, 16))
+        lefts, tops = _tile(axes, images[worst], (rows, 8), gap=(12, 16))
         for index, (top, left) in zip(worst, itertools.product(tops, lefts), strict=False):
             text = f"{classes[predicted[index]]} {probs[index, predicted[index]]:.0%}\nis {classes[labels[index]]}"
             axes.text(left, top - images.shape[1] / 2 - 2, text, fontsize=7, ha="center", va="bottom")
@@ -145,7 +143,8 @@ def augmentations(
     rows, columns = epochs.shape[:2]
     with saved(path, (columns + 1.6, rows * 0.96 + 0.6)) as figure:
         axes = figure.subplots()
-        lefts, tops = _tile(axes, np.concatenate([originals[:, None], epochs], axis=1), gap=(3, 3))
+        images = np.concatenate([originals[:, None], epochs], axis=1).reshape(-1, *originals.shape[1:])
+        lefts, tops = _tile(axes, images, (rows, columns + 1), gap=(3, 3))
         axes.xaxis.tick_top()
         axes.set_xticks(lefts, ["on disk", *(f"epoch {number}" for number in range(1, columns + 1))], fontsize=8)
         axes.set_yticks(tops, names, fontsize=8)
@@ -157,29 +156,40 @@ def headline(figure: Figure, text: str) -> None:
     figure.suptitle(text, x=0.01, ha="left", fontsize=10)
 
 
-def _tile(axes: Axes, images: npt.NDArray[np.uint8], *, gap: tuple[int, int]) -> tuple[list[float], list[float]]:
-    """Draw a grid of images as one, which is ten times as fast as axes for each.
+def tiled(images: npt.NDArray[np.uint8], shape: tuple[int, int], *, gap: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Return images as one picture, row by row; white is between them, and in places for which there is none.
 
     Args:
-        images: (rows, columns, H, W, 3) uint8.
-        gap: white pixels between them, across and down.
+        images: (N, H, W, 3) uint8, N up to rows * columns.
+        shape: rows and columns.
+        gap: pixels between them, across and down.
+    """
+    (rows, columns), (height, width) = shape, images.shape[1:3]
+    assert len(images) <= rows * columns
+    down, across = height + gap[1], width + gap[0]
+    canvas = np.full((rows * down - gap[1], columns * across - gap[0], 3), 255, np.uint8)
+    for image, (row, column) in zip(images, np.ndindex(shape), strict=False):
+        top, left = row * down, column * across
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def _tile(
+    axes: Axes, images: npt.NDArray[np.uint8], shape: tuple[int, int], *, gap: tuple[int, int]
+) -> tuple[list[float], list[float]]:
+    """Draw a grid of (N, H, W, 3) images as one, which is ten times as fast as axes for each.
 
     Returns:
         Where the middles of the columns and rows are, in the units of the axes.
     """
-    rows, columns, height, width, _ = images.shape
-    step = height + gap[1], width + gap[0]
-    canvas = np.full((rows * step[0] - gap[1], columns * step[1] - gap[0], 3), 255, np.uint8)
-    for row, column in np.ndindex(rows, columns):
-        top, left = row * step[0], column * step[1]
-        canvas[top : top + height, left : left + width] = images[row, column]
-    axes.imshow(canvas, interpolation="nearest")
+    axes.imshow(tiled(images, shape, gap=gap), interpolation="nearest")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    (rows, columns), (height, width) = shape, images.shape[1:3]
     return (
-        [column * step[1] + (width - 1) / 2 for column in range(columns)],
-        [row * step[0] + (height - 1) / 2 for row in range(rows)],
+        [column * (width + gap[0]) + (width - 1) / 2 for column in range(columns)],
+        [row * (height + gap[1]) + (height - 1) / 2 for row in range(rows)],
     )
 
 

@@ -150,6 +150,16 @@ def test_one_epoch_is_enough_for_curves(tmp_path, monkeypatch):
     assert not [text for text in found if text.startswith(("0.96", "1.04"))]
 
 
+def test_images_are_tiled_row_by_row_with_white_between_them_and_where_there_is_none():
+    """Three images of 2 x 3 pixels in two rows of two, one pixel apart across and two down."""
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((2, 3, 3), np.uint8)
+    white = 255
+    upper = [0, 0, 0, white, 1, 1, 1]
+    lower = [2, 2, 2, white, white, white, white]
+    expected = np.array([upper, upper, [white] * 7, [white] * 7, lower, lower])
+    assert np.array_equal(figures.tiled(images, (2, 2), gap=(1, 2)), np.stack([expected] * 3, axis=-1))
+
+
 @pytest.mark.parametrize(
     ("wrong", "title", "rows"),
     [

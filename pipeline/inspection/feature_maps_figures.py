@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from pipeline.figures import headline, saved
+from pipeline.figures import headline, saved, tiled
 from pipeline.inspection.feature_maps import Exciting, FeatureMaps, seen
 from pipeline.inspection.receptive_field import Field
 
@@ -84,14 +84,10 @@ def mosaic(images: npt.NDArray[np.uint8], stage: Exciting, channel: int) -> npt.
         for image, place in zip(stage.images[channel], stage.places[channel], strict=True)
     ]
     scale = max(1, SMALLEST // len(patches[0]))
-    patches = [patch.repeat(scale, 0).repeat(scale, 1) for patch in patches]
-    side, columns = len(patches[0]), math.ceil(math.sqrt(len(patches)))
-    gap = max(1, side // 12)
-    canvas = np.full((columns * (side + gap) - gap,) * 2 + (3,), 255, np.uint8)
-    for number, patch in enumerate(patches):
-        top, left = (place * (side + gap) for place in divmod(number, columns))
-        canvas[top : top + side, left : left + side] = patch
-    return canvas
+    enlarged = np.stack(patches).repeat(scale, 1).repeat(scale, 2)
+    columns = math.ceil(math.sqrt(len(enlarged)))
+    gap = max(1, enlarged.shape[1] // 12)
+    return tiled(enlarged, (columns, columns), gap=(gap, gap))
 
 
 def _sees(field: Field, side: int) -> str:
