@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
@@ -87,7 +86,7 @@ def attributions(path: Path, image: Images, found: Sequence[Attribution], name: 
             if row == 0:
                 for panel, head in zip(axes, (*heads, "the same map of a\nrandom network"), strict=True):
                     panel.set_title(head, fontsize=9, loc="center")
-        _headline(figure, f"What the score of {name} rests on, by {len(found)} methods")
+        headline(figure, f"What the score of {name} rests on, by {len(found)} methods")
 
 
 def neighbours(path: Path, image: Images, nearest: Images, captions: Sequence[str], title: str) -> None:
@@ -121,7 +120,7 @@ def embedding(path: Path, layout: Layout, labels: Labels, classes: Sequence[str]
         left.set(xlabel=f"first principal component, {first}", ylabel=f"second principal component, {second}")
         left.set_title("PCA: the directions of the largest variance")
         right.set_title("t-SNE: neighbours stay neighbours, distances mean nothing")
-        _headline(figure, title)
+        headline(figure, title)
 
 
 def label_errors(
@@ -150,7 +149,7 @@ def confusions(
             first, second = classes[pair.first], classes[pair.second]
             text = f"{first}, {second}\n{sum(pair.counts):,} images"
             axes[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
-        _headline(figure, title)
+        headline(figure, title)
 
 
 def _page(path: Path, images: Images, captions: Sequence[str], title: str) -> None:
@@ -165,11 +164,7 @@ def _page(path: Path, images: Images, captions: Sequence[str], title: str) -> No
                 panel.set_title(captions[number], fontsize=7, loc="center")
             else:
                 panel.axis("off")
-        _headline(figure, title)
-
-
-def _headline(figure: Figure, title: str) -> None:
-    headline(figure, title)
+        headline(figure, title)
 
 
 def _show(axes: Axes, image: npt.NDArray[np.uint8] | npt.NDArray[np.float64]) -> None:
