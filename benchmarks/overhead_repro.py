@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from benchmarks import inputs, measuring
 from benchmarks.measuring import BenchmarkError
-from pipeline import params
+from pipeline import imports
 from pipeline.experiments import search_path
 
 NOTHING = "Data and pipelines are up to date."
@@ -46,7 +46,7 @@ def measure(source: Path, repeats: int, folder: Path) -> dict[str, Any]:
     Returns:
         "noop_repro": the time in this pipeline over the time in the empty one; and the median seconds of each.
     """
-    stages = list(params.read(inputs.ROOT / "dvc.yaml")["stages"])
+    stages = list(imports.stages(inputs.ROOT))
     with measuring.bar(f"running a copy of the pipeline once, {len(stages)} stages", 1):
         ours = pipeline_copy(folder / "ours", source)
     empty = empty_pipeline(folder / "empty", stages)

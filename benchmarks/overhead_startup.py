@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks import inputs, measuring
-from pipeline import imports, params
+from pipeline import imports
 
 HEAVY = ("torch", "mlflow", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "sklearn")
 
@@ -30,7 +30,7 @@ def measure(names: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:
         "mistake/STAGE", its whole run if params.yaml has a mistake. The seconds of each under "NAME/seconds". Which of
         `HEAVY` it brings: "imports/STAGE" at its start, "later_imports/STAGE" only when a function needs them.
     """
-    stages = params.read(inputs.ROOT / "dvc.yaml")["stages"]
+    stages = imports.stages(inputs.ROOT)
     wrong = folder / "params.yaml"
     wrong.write_text("a: mistake\n")
     sides: dict[str, Callable[[], object]] = {"startup/torch": partial(run, [sys.executable, "-c", "import torch"])}

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from ruamel.yaml import YAML
-
+from pipeline import imports
 from pipeline.errors import PipelineError
 from pipeline.experiments import Repository
-from pipeline.imports import closure, listed
 from pipeline.results import options
 from pipeline.schema import TrackingParams
 
@@ -18,9 +16,6 @@ PACKAGES = ("dvc", "mlflow", "torch", "onnx", "onnxruntime", "numpy")
 CHECKPOINTS = ".checkpoints"
 LEFT_OVER_SECONDS = 24 * 3600
 """Age from which the state of an unfinished training counts as left over."""
-
-UNLISTED = {"train": "pipeline/tracking"}
-"""What a stage loads without listing it: train to report live curves, on which no output of it depends."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +121,14 @@ def _checkpoints(repository: Repository) -> Iterator[Finding]:
 
 def _pipeline(repository: Repository) -> Iterator[Finding]:
     """Hold the code that dvc.yaml lists against the code that each stage can load."""
-    stages = YAML(typ="safe").load(repository.root / "dvc.yaml")["stages"]
+    stages = imports.stages(repository.root)
     good = True
     for name, stage in stages.items():
         source = repository.root / f"stages/{name}.py"
         if not source.exists() or not options(stage["cmd"]):
             continue
-        loaded = closure(source, repository.root, without=UNLISTED.get(name))
-        for path in sorted(loaded - listed(stage["deps"], repository.root)):
+        loaded = imports.closure(source, repository.root, without=imports.UNLISTED.get(name))
+        for path in sorted(loaded - imports.listed(stage["deps"], repository.root)):
             good = False
             yield Finding(
                 f"dvc.yaml: stage {name} can load {path}, which it does not list",

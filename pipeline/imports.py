@@ -1,8 +1,29 @@
-"""What a module imports of this repository, found by reading its source: what dvc.yaml has to list."""
+"""What a module imports of this repository, found by reading its source, and what dvc.yaml lists of that."""
 
 import ast
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from pipeline import params
+from pipeline.errors import PipelineError
+
+UNLISTED = {"train": "pipeline/tracking"}
+"""What a stage loads without listing it: train to report live curves, on which no output of it depends."""
+
+
+def stages(root: Path) -> dict[str, Any]:
+    """Return the stages of a repository's dvc.yaml: their names and definitions.
+
+    Raises:
+        PipelineError: it is missing, is not YAML, or has no stages.
+    """
+    path = root / "dvc.yaml"
+    tree = params.read(path)
+    found = tree.get("stages") if isinstance(tree, dict) else None
+    if not isinstance(found, dict):
+        raise PipelineError(f"{path}: expected the pipeline's stages, found none; run this in its repository")
+    return found
 
 
 def closure(start: Path, root: Path, *, without: str | None = None) -> set[str]:

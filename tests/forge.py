@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
+from pipeline import imports
 from pipeline.tracking.runs import MACHINE
 from tests.paths import ROOT
 
@@ -36,7 +37,7 @@ class Forge:
         self.git("config", "user.name", "Tests")
         self.git("add", "-A")
         self.git("commit", "-q", "-m", "start")
-        self.stages = YAML(typ="safe").load(folder / "dvc.yaml")["stages"]
+        self.stages = imports.stages(folder)
 
     def git(self, *words: str) -> str:
         done = subprocess.run(["git", *words], cwd=self.folder, capture_output=True, text=True, check=True)

@@ -4,18 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
+from pipeline import imports
 from pipeline.cli import app
+from pipeline.params import read
 from tests.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PARAMS = read(ROOT / "params.yaml")
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z]+):.*##", MAKEFILE, re.MULTILINE))
-
-
-def params() -> dict:
-    return YAML(typ="safe").load(ROOT / "params.yaml")
 
 
 def has(tree, key: str) -> bool:
@@ -35,7 +33,7 @@ def test_readme_lists_exactly_the_stages_of_dvc_yaml_in_their_order():
     """The table under 'The stages'."""
     section = (ROOT / "README.md").read_text().split("## The stages")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\w+) \| .* \| (.*) \|$", section, re.MULTILINE)[1:]
-    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    stages = imports.stages(ROOT)
     assert [name for name, _ in rows] == list(stages)
     for name, leaves in rows:
         outs = [out if isinstance(out, str) else next(iter(out)) for out in stages[name].get("outs", [])]
@@ -54,10 +52,10 @@ def test_commands_name_targets_params_and_subcommands_that_exist(page: Path):
     text = page.read_text() if page.suffix != ".md" else commands(page.read_text())
     assert set(re.findall(r"\bmake (?:-C \S+ )?([a-z]+)\b", text)) <= TARGETS
     for key in re.findall(r"(?:-S|--set-param) '?([\w.]+)=", text):
-        assert has(params(), key), key
+        assert has(PARAMS, key), key
     subcommands = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"python -m pipeline (\w+)", text)) <= subcommands
-    stages = set(YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"])
+    stages = set(imports.stages(ROOT))
     assert set(re.findall(r"dvc repro (?:-f )?([a-z]\w*)", text)) <= stages
 
 
@@ -65,9 +63,9 @@ def test_commands_name_targets_params_and_subcommands_that_exist(page: Path):
 def test_knobs_and_links_exist(page: Path):
     """`model.cnn.pooling` is in params.yaml, [a page](docs/x.md) is where it says."""
     text = page.read_text()
-    groups = "|".join(params())
+    groups = "|".join(PARAMS)
     for key in re.findall(rf"`((?:{groups})\.[\w.]+?)(?:[=:][^`]*)?`", text):
-        assert has(params(), key), key
+        assert has(PARAMS, key), key
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / link).exists(), link
 

@@ -4,19 +4,18 @@ import importlib
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from pipeline import params, results
 from pipeline import stage as stage_module
-from pipeline.imports import closure, listed
+from pipeline.errors import PipelineError
+from pipeline.imports import UNLISTED, closure, listed, stages
 from pipeline.schema import Params, Section
 from pipeline.tracking import runs
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
-STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+STAGES = stages(ROOT)
 # Train reports live curves to MLflow, and no output of it depends on that: see the head of dvc.yaml.
-NO_EFFECT_CODE = {"train": "pipeline/tracking"}
 NO_EFFECT_PARAMS = {"train": {"tracking"}}
 EFFECTIVE = Params.effective
 
@@ -24,7 +23,7 @@ EFFECTIVE = Params.effective
 @pytest.mark.parametrize("name", STAGES)
 def test_code_dependencies_are_what_the_stage_imports(name):
     """Followed through the sources, so that an import inside a function counts, too."""
-    loaded = closure(ROOT / f"stages/{name}.py", ROOT, without=NO_EFFECT_CODE.get(name))
+    loaded = closure(ROOT / f"stages/{name}.py", ROOT, without=UNLISTED.get(name))
     assert listed(STAGES[name]["deps"], ROOT) == loaded
 
 
@@ -144,6 +143,14 @@ def test_track_depends_on_all_that_a_run_shows():
     assert {path for path in STAGES["track"]["deps"] if not path.endswith(".py")} == shown | {"metrics"}
 
 
+@pytest.mark.parametrize("content", ["vars: []\n", "stages:\n", "[]\n"])
+def test_a_dvc_yaml_without_stages_is_an_error_of_one_line(tmp_path, content):
+    """Doctor and studies read it, wherever they are started."""
+    (tmp_path / "dvc.yaml").write_text(content)
+    with pytest.raises(PipelineError, match=r"^\S+dvc\.yaml: expected the pipeline's stages, found none; run this"):
+        stages(tmp_path)
+
+
 def _all_leaves() -> set[str]:
     def walk(tree, prefix=""):
         for key, value in tree.items():
@@ -152,4 +159,4 @@ def _all_leaves() -> set[str]:
             else:
                 yield prefix + key
 
-    return set(walk(YAML(typ="safe").load(ROOT / "params.yaml")))
+    return set(walk(params.read(ROOT / "params.yaml")))

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from pipeline.errors import ParamsError
+from pipeline.imports import stages
 from pipeline.params import ADDED, changed, completed, load, read
 from pipeline.schema import flatten
 from tests.conftest import write_params
@@ -177,7 +178,5 @@ def test_values_are_put_into_a_copy():
 
 
 def _arguments(stage: str) -> dict[str, str]:
-    from ruamel.yaml import YAML
-
-    words = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]["cmd"].split()[3:]
+    words = stages(ROOT)[stage]["cmd"].split()[3:]
     return dict(zip(words[::2], words[1::2], strict=True))

@@ -11,6 +11,7 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import imports
 from pipeline.experiments import Repository
 from tests.clone import Clone, ran
 from tests.conftest import SMALL, write_params
@@ -29,7 +30,7 @@ def clone(tmp_path_factory, environment) -> Clone:
 def test_repro_runs_all_stages_and_leaves_every_output(clone):
     """From nothing to a trained, evaluated, exported, tracked network."""
     assert ran(clone.first) == STAGES
-    for stage in YAML(typ="safe").load(clone.folder / "dvc.yaml")["stages"].values():
+    for stage in imports.stages(clone.folder).values():
         for entry in (*stage.get("outs", []), *stage.get("metrics", [])):
             assert (clone.folder / (entry if isinstance(entry, str) else next(iter(entry)))).exists(), entry
     assert clone.metrics("evaluate")["test/images"] == 1000

@@ -136,12 +136,9 @@ def code_digest(root: Path) -> str:
     """Return a hash of the stages that results come from: their definitions in dvc.yaml and all code they list.
 
     Raises:
-        StudyError: there is no readable dvc.yaml.
+        PipelineError: there is no readable dvc.yaml.
     """
-    try:
-        stages = dict(YAML(typ="safe").load(root / "dvc.yaml")["stages"])
-    except (OSError, YAMLError, KeyError, TypeError):
-        raise StudyError(f"{root / 'dvc.yaml'}: expected the pipeline's stages; run this in its repository") from None
+    stages = imports.stages(root)
     stages.pop(TRACK, None)
     code = {path for stage in stages.values() for path in imports.listed(stage.get("deps", []), root)}
     definitions = [[name, {**stage, "desc": ""}] for name, stage in stages.items()]
