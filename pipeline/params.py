@@ -34,6 +34,7 @@ ADDED = {
     "model.cnn.init_scale": 1.0,
     "model.mlp.init_scale": 1.0,
     "train.diagnostics": False,
+    "inspect.features": False,
 }
 """Parameters that earlier versions of this pipeline did not have, each with the value that does what they did."""
 

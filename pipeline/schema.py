@@ -211,6 +211,8 @@ class InspectParams(Section):
     """Largest shift along each axis in pixels; 0: none."""
     shift_step: Annotated[int, Field(ge=1, le=IMAGE_SIDE // 2)]
     """Distance between neighbouring shifts in pixels."""
+    features: bool
+    """Draw what the network has learned: filters, patches, a map of the classes, mistakes, suspicious labels."""
     seed: Seed
 
 

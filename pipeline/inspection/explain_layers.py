@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from pipeline.dataset import Labels
 from pipeline.inspection import (
     convolution,
     convolution_figures,
@@ -13,17 +9,13 @@ from pipeline.inspection import (
     feature_maps_figures,
     filters,
     filters_figures,
+    learned,
 )
-from pipeline.inspection.explanation import BATCH_SIZE, Section, Subject, first
-from pipeline.inspection.feature_maps import Exciting
+from pipeline.inspection.explanation import Section, Subject
 
 SHOWN_FILTER = "Sobel vertical"
 WALK_SIDE = 7
 """Pixels along each side of the section that a filter is seen to walk over: 25 steps of 3 x 3 px."""
-
-RANDOM_LAYERS = 100
-EXCITING_IMAGES = 2500
-"""Test images in which what excites a channel is looked for: enough for clear cases, in a quarter of the time."""
 
 
 def convolved(subject: Subject, out: Path) -> Section:
@@ -68,27 +60,17 @@ def edges(subject: Subject, out: Path) -> Section:
 
 def first_layer(subject: Subject, out: Path) -> Section:
     """All filters of the first layer, and whether they are more than chance."""
-    layer = filters.first_layer(subject.saved.model)
-    count, _, side, _ = layer.filters.shape
-    random = filters.chance(count, side, draws=RANDOM_LAYERS, seed=subject.seed)
     picture = out / "first_layer.png"
-    filters_figures.first_layer(picture, layer, filters.selectivity(layer.filters), random)
-    measured = filters.summary(layer, random)
-    index, cosine = (
-        "{:.2f}, of random filters {:.2f} (p = {:.2g})".format(
-            *(measured[f"first_layer/{name}{part}"] for part in ("", "_random", "_p"))
-        )
-        for name in ("selectivity", "edge_cosine")
-    )
+    found = learned.first_layer(subject.network, picture)
     return Section(
         "Is the first layer an edge detector?",
         "Each little picture is a filter: what it has in a pixel's colour (mid grey: nothing) it multiplies that "
         "pixel's colour by. Above it is its orientation selectivity: 1 if it answers to stripes of one orientation "
         "only, 0 if to all alike. Small random filters prefer some orientation, too, hence the comparison: p is the "
-        f"share of {RANDOM_LAYERS} random layers of as many filters that reach as much (none: 1 in "
-        f"{RANDOM_LAYERS + 1}).",
+        f"share of {learned.RANDOM_LAYERS} random layers of as many filters that reach as much (none: 1 in "
+        f"{learned.RANDOM_LAYERS + 1}).",
         picture,
-        (f"orientation selectivity of the first layer {index}", f"its cosine with edge filters {cosine}"),
+        found.findings,
     )
 
 
@@ -110,32 +92,14 @@ def by_depth(subject: Subject, out: Path) -> Section:
 
 def exciting(subject: Subject, out: Path) -> Section:
     """The parts of test images that excite channels most."""
-    test = first(subject.data["test"], EXCITING_IMAGES)
-    found = feature_maps.exciting(subject.saved.model, test, batch_size=BATCH_SIZE, place=subject.place)
     picture = out / "patches.png"
-    feature_maps_figures.patches_by_depth(picture, test.images, found)
-    counts = ", ".join(f"{most_common(test.labels, stage):.1f} ({stage.name})" for stage in found)
-    by_chance = most_common(np.random.default_rng(subject.seed).permutation(test.labels), found[-1])
-    shown = found[0].images.shape[1]
-    said = (
-        f"of the {shown} images that excite a channel most, {counts} are of one class on average; "
-        f"by chance {by_chance:.1f}"
-    )
+    found = learned.patches(subject.network, picture)
+    (said,) = found.findings
     return Section(
         "What excites a channel most",
-        f"Each block of pictures is a channel, and shows the parts of {len(test):,} test images to which it answers "
+        "Each block of pictures is a channel, and shows the parts of test images to which it answers "
         "most. Do they have something in common, and what: a colour, an edge, a texture, a part of an animal? "
         f"How far it is the class can be counted: {said}.",
         picture,
-        (said,),
+        found.findings,
     )
-
-
-def most_common(labels: Labels, found: Exciting) -> float:
-    """Return how many of the images that excite a channel carry the most common label among them: mean over channels.
-
-    Args:
-        labels: (N,) uint8, of all images that were looked at.
-    """
-    votes: npt.NDArray[np.int64] = (labels[found.images][:, :, None] == np.arange(labels.max() + 1)).sum(1)
-    return float(votes.max(1).mean())

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 
 from pipeline import stage
-from pipeline.dataset import Split
 from pipeline.errors import InspectionError
-from pipeline.inspection import attribution, confusions, embedding, explain_figures, label_errors
+from pipeline.inspection import attribution, embedding, explain_figures, learned
 from pipeline.inspection.explain_figures import Attribution
-from pipeline.inspection.explanation import BATCH_SIZE, Section, Subject, first, sentence
+from pipeline.inspection.explanation import BATCH_SIZE, Section, Subject, first
 
 TOP = 5
 RANDOM_NETWORKS = 5
@@ -19,10 +18,6 @@ NEIGHBOURS = 15
 TRAINING_IMAGES = 15_000
 """Among which the neighbours are looked for: in a third of CIFAR-10, so that this takes seconds without a GPU."""
 
-MAP_IMAGES = 1000
-"""Test images on the map: enough to see groups, few enough for t-SNE to take seconds."""
-
-PAIRS = 5
 HOW_TO_READ = {
     "Grad-CAM": "Grad-CAM weights the last feature maps by how much each raises the score: coarse, and it shows only "
     "what speaks for the class. It takes the mean over all places, so of a network with fully connected layers on its "
@@ -151,80 +146,40 @@ def neighbours(subject: Subject, out: Path) -> Section:
 
 def place(subject: Subject, out: Path) -> Section:
     """All classes in the plane, and the image among them."""
-    test = first(subject.data["test"], MAP_IMAGES)
-    vectors = embedding.features(
-        subject.saved.model,
-        Split(np.concatenate([test.images, subject.image[None]]), np.append(test.labels, np.uint8(0))),
-        batch_size=BATCH_SIZE,
-        place=subject.place,
-    )
-    learned = embedding.neighbour_accuracy(vectors[:-1], test.labels)
-    pixels = test.images.reshape(len(test), -1).astype(np.float32)
-    raw = embedding.neighbour_accuracy(pixels - pixels.mean(0), test.labels)
-    with stage.bar("laying out the map", 1):
-        layout = embedding.layout(vectors, seed=subject.seed)
-    said = f"of {len(test):,} test images, {learned:.1%} have the class that is the most common among the 10 nearest"
     picture = out / "embedding.png"
-    explain_figures.embedding(
-        picture,
-        layout,
-        test.labels,
-        subject.classes,
-        f"{sentence(said)}\nby what the network makes of them; by their pixels it is {raw:.1%}",
-    )
+    found = learned.map_of_classes(subject.network, picture, subject.image)
     return Section(
         "Where it lies among the test images",
         "Each dot is a test image, placed by what the network's last layer is given, coloured by its label; the star "
         "is the image explained here. Groups apart: the network tells these classes from one another. The same "
         "vote among neighbours by pixels, not features, shows what the layers before the last have added.",
         picture,
-        (f"{said} by features, {raw:.1%} by pixels",),
+        found.findings,
     )
 
 
 def confused(subject: Subject, out: Path) -> Section:
     """The classes that are mixed up most."""
-    test, classes = subject.data["test"], subject.classes
-    pairs = confusions.most_confused(subject.test_probs, test.labels, PAIRS)
-    wrong = int((subject.test_probs.argmax(1) != test.labels).sum())
-    said = "no two classes are mixed up"
-    if pairs:
-        first, second = (classes[label] for label in (pairs[0].first, pairs[0].second))
-        said = (
-            f"mixed up most: {first} taken for {second} {pairs[0].counts[0]:,} times, {second} for {first} "
-            f"{pairs[0].counts[1]:,} times, of {wrong:,} mistakes on {len(test):,} test images"
-        )
     picture = out / "confusions.png"
-    explain_figures.confusions(picture, test.images, test.labels, pairs, classes, sentence(said))
+    found = learned.confused(subject.network, picture)
     return Section(
         "The classes it mixes up most",
         "A row for each pair of classes, with how many test images of one are taken for the other, and those of them "
         "of which the network is surest. Above each image: what it is labelled; the network says the other.",
         picture,
-        (said,),
+        found.findings,
     )
 
 
 def suspicious(subject: Subject, out: Path) -> Section:
     """The test labels that the network's answers speak against."""
-    test = subject.data["test"]
-    found = label_errors.suspicions(subject.test_probs, test.labels)
-    right = float((subject.test_probs.argmax(1) == test.labels).mean())
-    said = f"{len(found):,} of {len(test):,} test labels look wrong to the network, which is right on {right:.1%}"
     picture = out / "label_errors.png"
-    explain_figures.label_errors(
-        picture,
-        test.images,
-        test.labels,
-        found,
-        subject.classes,
-        f"Suspicions of this network, not facts: {said};\nthe most suspect, with the probability it gives the label",
-    )
+    found = learned.suspicious(subject.network, picture)
     return Section(
         "Labels to look at again",
         "Confident learning (Northcutt et al. 2021): the network is at least as sure of another class as it is, on "
         "average, of images that carry that label. Most such suspicions are mistakes of the network; the worse it is, "
         "the more of them. But the first ones are where errors of the data are most likely to be found.",
         picture,
-        (said,),
+        found.findings,
     )

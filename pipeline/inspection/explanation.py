@@ -9,6 +9,7 @@ import torch
 from pipeline.checkpoint import Saved
 from pipeline.dataset import Dataset, Images, Split
 from pipeline.inference import Probs
+from pipeline.inspection.network import Network
 
 BATCH_SIZE = 250
 
@@ -43,6 +44,12 @@ class Subject:
         return self.saved.metadata.classes
 
     @property
+    def network(self) -> Network:
+        """The network, and the test split that it is looked at with."""
+        test, probs = self.data["test"], self.test_probs
+        return Network(self.saved.model, self.classes, test, probs, BATCH_SIZE, self.place, self.seed)
+
+    @property
     def predicted(self) -> int:
         """The most probable class."""
         return int(self.probs.argmax())
@@ -63,11 +70,6 @@ class Section:
     caption: str
     picture: Path
     findings: tuple[str, ...]
-
-
-def sentence(text: str) -> str:
-    """Return a finding as a title begins: with a capital letter."""
-    return text[0].upper() + text[1:]
 
 
 def first(split: Split, count: int) -> Split:

@@ -1,0 +1,198 @@
+"""What a network has learned, as pictures with numbers: filters, patches, a map of the classes, mistakes, labels."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import dataset, stage
+from pipeline.dataset import Images, Labels, Split
+from pipeline.errors import InspectionError
+from pipeline.inspection import (
+    confusions,
+    embedding,
+    feature_maps,
+    feature_maps_figures,
+    filters,
+    filters_figures,
+    label_errors,
+    learned_figures,
+)
+from pipeline.inspection.feature_maps import Exciting
+from pipeline.inspection.network import Network
+
+RANDOM_LAYERS = 100
+EXCITING_IMAGES = 2500
+"""Test images in which what excites a channel is looked for: enough for clear cases, in a quarter of the time."""
+
+MAP_IMAGES = 1000
+"""Test images on the map: enough to see groups, few enough for t-SNE to take seconds."""
+
+NEIGHBOURS = 10
+PAIRS = 5
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a picture shows: in words, a line or more, and in numbers under the names of metrics."""
+
+    findings: tuple[str, ...]
+    metrics: Mapping[str, float]
+
+
+def draw(network: Network, folder: Path) -> dict[str, float]:
+    """Draw all `PICTURES` of a network in a folder, print what they show and return their metrics.
+
+    Of one that the network cannot give, a line says why.
+    """
+    result: dict[str, float] = {}
+    for name, picture in PICTURES.items():
+        try:
+            found = picture(network, folder / f"{name}.png")
+        except InspectionError as error:
+            print(f"left out: {name}: {error}", flush=True)
+            continue
+        result |= found.metrics
+        for finding in found.findings:
+            print(finding, flush=True)
+    return result
+
+
+def first_layer(network: Network, picture: Path) -> Found:
+    """Draw all filters of the first layer, and whether they are more than chance.
+
+    Raises:
+        InspectionError: there are none, or they are single pixels.
+    """
+    layer = filters.first_layer(network.model)
+    count, _, side, _ = layer.filters.shape
+    random = filters.chance(count, side, draws=RANDOM_LAYERS, seed=network.seed)
+    filters_figures.first_layer(picture, layer, filters.selectivity(layer.filters), random)
+    measured = filters.summary(layer, random)
+    index, cosine = (
+        "{:.2f}, of random filters {:.2f} (p = {:.2g})".format(
+            *(measured[f"first_layer/{name}{part}"] for part in ("", "_random", "_p"))
+        )
+        for name in ("selectivity", "edge_cosine")
+    )
+    return Found(
+        (f"orientation selectivity of the first layer {index}", f"its cosine with edge filters {cosine}"),
+        {f"inspect/{name}": value for name, value in measured.items()},
+    )
+
+
+def patches(network: Network, picture: Path) -> Found:
+    """Draw the parts of test images that excite channels most, and count how many of them are of one class.
+
+    Raises:
+        InspectionError: the network has no feature maps.
+    """
+    test = dataset.first_of_each_class(network.test, EXCITING_IMAGES)
+    found = feature_maps.exciting(network.model, test, batch_size=network.batch_size, place=network.place)
+    feature_maps_figures.patches_by_depth(picture, test.images, found)
+    by_stage = [most_common(test.labels, one) for one in found]
+    by_chance = most_common(np.random.default_rng(network.seed).permutation(test.labels), found[-1])
+    shown = found[0].images.shape[1]
+    counts = ", ".join(f"{count:.1f} ({one.name})" for count, one in zip(by_stage, found, strict=True))
+    said = (
+        f"of the {shown} images out of {len(test):,} that excite a channel most, {counts} are of one class on "
+        f"average; by chance {by_chance:.1f}"
+    )
+    agreeing = {"first": by_stage[0], "last": by_stage[-1], "random": by_chance}
+    return Found((said,), {f"inspect/patch_agreement/{name}": count / shown for name, count in agreeing.items()})
+
+
+def most_common(labels: Labels, found: Exciting) -> float:
+    """Return how many of the images that excite a channel carry the most common label among them: mean over channels.
+
+    Args:
+        labels: (N,) uint8, of all images that were looked at.
+    """
+    votes: npt.NDArray[np.int64] = (labels[found.images][:, :, None] == np.arange(labels.max() + 1)).sum(1)
+    return float(votes.max(1).mean())
+
+
+def map_of_classes(network: Network, picture: Path, image: Images | None = None) -> Found:
+    """Draw all classes in the plane, and count for how many images the neighbours tell the class.
+
+    Args:
+        image: (H, W, 3) uint8, shown as a star among them, if there is one.
+
+    Raises:
+        InspectionError: the network has no fully connected layer.
+    """
+    test = dataset.first_of_each_class(network.test, MAP_IMAGES)
+    shown = test
+    if image is not None:
+        shown = Split(np.concatenate([test.images, image[None]]), np.append(test.labels, np.uint8(0)))
+    vectors = embedding.features(network.model, shown, batch_size=network.batch_size, place=network.place)
+    near = min(NEIGHBOURS, len(test) - 1)
+    learned = embedding.neighbour_accuracy(vectors[: len(test)], test.labels, neighbours=near)
+    pixels = test.images.reshape(len(test), -1).astype(np.float32)
+    raw = embedding.neighbour_accuracy(pixels - pixels.mean(0), test.labels, neighbours=near)
+    with stage.bar("laying out the map", 1):
+        layout = embedding.layout(vectors, seed=network.seed)
+    said = (
+        f"of {len(test):,} test images, {learned:.1%} have the class that is the most common among the {near} nearest"
+    )
+    learned_figures.embedding(
+        picture,
+        layout,
+        test.labels,
+        network.classes,
+        f"{sentence(said)}\nby what the network makes of them; by their pixels it is {raw:.1%}",
+    )
+    return Found(
+        (f"{said} by features, {raw:.1%} by pixels",),
+        {"inspect/neighbour_accuracy": learned, "inspect/neighbour_accuracy/pixels": raw},
+    )
+
+
+def confused(network: Network, picture: Path) -> Found:
+    """Draw the images of the classes that are mixed up most."""
+    test, classes = network.test, network.classes
+    pairs = confusions.most_confused(network.probs, test.labels, PAIRS)
+    wrong = int((network.probs.argmax(1) != test.labels).sum())
+    said = f"no two classes are mixed up on {len(test):,} test images"
+    if pairs:
+        first, second = (classes[label] for label in (pairs[0].first, pairs[0].second))
+        said = (
+            f"mixed up most: {first} taken for {second} {pairs[0].counts[0]:,} times, {second} for {first} "
+            f"{pairs[0].counts[1]:,} times, of {wrong:,} mistakes on {len(test):,} test images"
+        )
+    learned_figures.confusions(picture, test.images, test.labels, pairs, classes, sentence(said))
+    return Found((said,), {})
+
+
+def suspicious(network: Network, picture: Path) -> Found:
+    """Draw the images whose labels the network's answers speak against."""
+    test = network.test
+    found = label_errors.suspicions(network.probs, test.labels)
+    right = float((network.probs.argmax(1) == test.labels).mean())
+    said = f"{len(found):,} of {len(test):,} test labels look wrong to the network, which is right on {right:.1%}"
+    learned_figures.label_errors(
+        picture,
+        test.images,
+        test.labels,
+        found,
+        network.classes,
+        f"Suspicions of this network, not facts: {said};\nthe most suspect, with the probability it gives the label",
+    )
+    return Found((said,), {"inspect/suspicious_labels": len(found) / len(test)})
+
+
+def sentence(text: str) -> str:
+    """Return a finding as a title begins: with a capital letter."""
+    return text[0].upper() + text[1:]
+
+
+PICTURES: dict[str, Callable[[Network, Path], Found]] = {
+    "first_layer": first_layer,
+    "patches": patches,
+    "embedding": map_of_classes,
+    "confusions": confused,
+    "label_errors": suspicious,
+}
+"""The pictures of a network by the names of their files, without ".png"."""

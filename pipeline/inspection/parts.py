@@ -1,0 +1,81 @@
+"""The parts of the inspect stage: each measures a network in one way, writes a table and a picture, returns means."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import evaluation, files, stage
+from pipeline.inspection import corruptions, shifts, stage_figures, units
+from pipeline.inspection.network import Network
+from pipeline.schema import InspectParams
+
+FIGURES = "figures"
+"""The folder of the pictures beside the tables: `dvc plots` draws whatever is in a folder, tables as curves."""
+
+
+def measure(network: Network, options: InspectParams, out: Path) -> dict[str, float]:
+    """Measure all that is switched on, and return the means under the names of metrics.
+
+    Args:
+        out: folder for tables; pictures go to its folder `FIGURES`, which is made in any case, as DVC looks for it.
+    """
+    (out / FIGURES).mkdir(parents=True, exist_ok=True)
+    clean = evaluation.accuracy(network.probs, network.test.labels)
+    result: dict[str, float] = {"inspect/images": len(network.test), "inspect/clean_accuracy": clean}
+    evaluations = 1 + options.corruptions * corruptions.EVALUATIONS
+    evaluations += shifts.evaluations(options.shift, options.shift_step)
+    with stage.bar("inspecting", evaluations) as advance:
+        result |= layers(network, out)
+        advance(1)
+        if options.corruptions:
+            result |= corrupted(network, out, advance)
+        if options.shift:
+            result |= moved(network, out, advance, largest=options.shift, step=options.shift_step)
+    if options.features:
+        from pipeline.inspection import learned  # scikit-learn takes seconds to import
+
+        result |= learned.draw(network, out / FIGURES)
+    return result
+
+
+def layers(network: Network, out: Path) -> dict[str, float]:
+    """Look at the outputs of activation layers; a network without them has no table."""
+    found = units.measure(network.model, network.test, batch_size=network.batch_size, place=network.place)
+    if found:
+        files.write_csv(out / "layers.csv", found)
+        stage_figures.layer_activity(out / FIGURES / "layers.png", found, len(network.test))
+    return units.summary(found)
+
+
+def corrupted(network: Network, out: Path, advance: Callable[[int], None]) -> dict[str, float]:
+    """Show the network damaged images; `advance` is told of each evaluation."""
+    found = corruptions.measure(
+        network.model,
+        network.test,
+        seed=network.seed,
+        advance=advance,
+        batch_size=network.batch_size,
+        place=network.place,
+    )
+    files.write_csv(out / "corruptions.csv", found)
+    clean, image = evaluation.accuracy(network.probs, network.test.labels), network.test.images[0]
+    examples = corruptions.examples(image, network.seed)
+    stage_figures.corruption_curves(out / FIGURES / "corruptions.png", found, clean, image, examples)
+    return corruptions.summary(found)
+
+
+def moved(network: Network, out: Path, advance: Callable[[int], None], *, largest: int, step: int) -> dict[str, float]:
+    """Show the network images moved by up to `largest` px in steps; `advance` is told of each evaluation."""
+    found = shifts.measure(
+        network.model,
+        network.test,
+        network.probs,
+        largest=largest,
+        step=step,
+        advance=advance,
+        batch_size=network.batch_size,
+        place=network.place,
+    )
+    files.write_csv(out / "shifts.csv", found)
+    clean = evaluation.accuracy(network.probs, network.test.labels)
+    stage_figures.shift_maps(out / FIGURES / "shifts.png", found, clean)
+    return shifts.summary(found)
