@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 from pipeline import cifar10, dataset, files, params, shapes10
 from tests.paths import ROOT
 
-# Small enough that a training takes a second or two, and everything else as a user has it.
+# Small enough that a training takes a second or two, without the pictures of what is learned, which take longer, and
+# everything else as a user has it.
 SMALL = {
     "data.dataset": "shapes10",
     "data.shapes10.train_images": 600,
@@ -31,6 +32,7 @@ SMALL = {
     "train.batch_size": 100,
     "train.lr": 0.01,
     "inspect.images": 100,
+    "inspect.features": False,
 }
 
 

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from pipeline import checkpoint, cli, dataset, files, models
-from pipeline.inspection import explain_layers, feature_maps, receptive_field
 from pipeline.schema import architecture
 
 ANSWER = ("prediction.png", "attribution.png", "attribution_rival.png", "neighbours.png", "convolution.gif")
@@ -175,16 +174,6 @@ def test_what_layers_answer_is_said_in_numbers(model, explain, few):
     assert re.search(r"its cosine with edge filters 0\.\d\d, of random filters 0\.\d\d \(p = ", out)
     assert "first layer to last: 8 of 16 x 16 (blocks.0), 16 of 8 x 8 (blocks.1)" in out
     assert re.search(r"of the 9 images .* \d\.\d \(blocks\.0\), \d\.\d \(blocks\.1\) are of one class", out)
-
-
-def test_how_many_images_of_a_channel_are_of_one_class():
-    """Two channels: three images of class 2, and one each of three classes."""
-    labels = np.array([2, 2, 2, 0, 1], np.uint8)
-    images = np.array([[0, 1, 2], [2, 3, 4]])
-    nothing = np.zeros((2, 3))
-    field = receptive_field.Field(1, 1, 0)
-    found = feature_maps.Exciting("blocks.0", field, nothing, images, np.zeros((2, 3, 2), int), np.zeros(2))
-    assert explain_layers.most_common(labels, found) == 2.0
 
 
 @pytest.mark.parametrize(

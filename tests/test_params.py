@@ -163,7 +163,8 @@ def test_what_an_earlier_version_recorded_is_completed():
     new = old | added | {"data.train_share": 0.5}
     assert completed(new) == new
     usual = dict(flatten(load(ROOT / "params.yaml").model_dump(mode="json")))
-    assert {key: usual[key] for key in ADDED} == ADDED
+    assert {key: value for key, value in ADDED.items() if usual[key] != value} == {"inspect.features": False}
+    assert completed({"inspect.seed": 0}) == {"inspect.seed": 0, "inspect.features": False}
 
 
 def test_values_are_put_into_a_copy():

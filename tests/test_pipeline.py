@@ -17,12 +17,13 @@ from tests.clone import Clone, ran
 from tests.conftest import SMALL, write_params
 
 STAGES = ["download", "preprocess", "train", "evaluate", "inspect", "export", "track"]
+LEARNED = {"inspect.features": True}
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory, environment) -> Clone:
     """A clone in which `dvc repro` has run once; what it printed is in `clone.first`."""
-    made = Clone(tmp_path_factory.mktemp("clone") / "repository", environment)
+    made = Clone(tmp_path_factory.mktemp("clone") / "repository", environment, LEARNED)
     made.first = made("dvc", "repro")
     return made
 
@@ -72,7 +73,10 @@ def test_the_run_is_complete_in_mlflow(clone):
     figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "figures")}
     assert figures == {"augmentations.png", "training.png", "confusion.png", "reliability.png", "mistakes.png"}
     inspection = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "inspection")}
-    assert inspection == {f"{name}.{kind}" for name in ("corruptions", "shifts", "layers") for kind in ("csv", "png")}
+    assert inspection == {"corruptions.csv", "shifts.csv", "layers.csv", "figures"}
+    inspection = {Path(file.path).stem for file in client.list_artifacts(run.info.run_id, "inspection/figures")}
+    learned = {"first_layer", "patches", "embedding", "confusions", "label_errors"}
+    assert inspection == {"corruptions", "shifts", "layers"} | learned
 
 
 def test_the_registered_model_predicts_what_the_pipeline_predicted(clone):
@@ -102,7 +106,7 @@ def test_changing_what_evaluate_reads_does_not_retrain(clone):
 def test_changing_an_architecture_that_is_not_in_use_runs_nothing(clone):
     """model.resnet.* has no effect on a cnn."""
     clone("dvc", "repro")
-    write_params(clone.folder / "params.yaml", SMALL | {"model.resnet.depth": 14, "model.mlp.hidden": [7]})
+    write_params(clone.folder / "params.yaml", SMALL | LEARNED | {"model.resnet.depth": 14, "model.mlp.hidden": [7]})
     assert ran(clone("dvc", "repro")) == []
     clone("git", "checkout", "-q", "params.yaml")
 

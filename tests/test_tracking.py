@@ -105,16 +105,20 @@ def test_publishing_twice_adds_nothing(tmp_path, publish):
 def test_a_run_shows_what_inspect_found(tmp_path, publish, record):
     """Its numbers as metrics, its tables and figures beside the others; results without that stage lack nothing."""
     without = publish()
-    (tmp_path / "inspection").mkdir()
-    for name in ("shifts.csv", "shifts.png"):
+    (tmp_path / "inspection/figures").mkdir(parents=True)
+    for name in ("shifts.csv", "figures/shifts.png"):
         (tmp_path / "inspection" / name).write_text("content")
     paths = {**record.paths, "inspect": {"out": "inspection", "metrics": "inspect.json"}}
     metrics = {**record.metrics, "inspect/shift_consistency": 0.75}
     published = publish(paths=paths, metrics=metrics, content="c" * 64)
     client = mlflow.MlflowClient(store.uri(tmp_path))
     before, after = (client.get_run(done.run_id) for done in (without, published))
-    shown = {file.path for file in client.list_artifacts(after.info.run_id, "inspection")}
-    assert shown == {"inspection/shifts.csv", "inspection/shifts.png"}
+    shown, drawn = (
+        {file.path for file in client.list_artifacts(after.info.run_id, folder)}
+        for folder in ("inspection", "inspection/figures")
+    )
+    assert shown == {"inspection/shifts.csv", "inspection/figures"}
+    assert drawn == {"inspection/figures/shifts.png"}
     assert after.data.metrics["inspect/shift_consistency"] == 0.75
     assert runs.MISSING_TAG not in before.data.tags
     assert not client.list_artifacts(before.info.run_id, "inspection")
