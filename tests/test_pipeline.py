@@ -113,7 +113,7 @@ def test_changing_an_architecture_that_is_not_in_use_runs_nothing(clone):
 
 def test_a_restored_experiment_is_tracked_all_the_same(clone):
     """The same parameters under two names, each in a temporary workspace: train is restored, each has its run."""
-    changes = ("-S", "model.cnn.activation=tanh", "-S", "train.diagnostics=true")
+    changes = ("-S", "model.cnn.activation=tanh", "-S", "train.diagnostics=true", "-S", "inspect.features=false")
     for name in ("first", "second"):
         output = clone("dvc", "exp", "run", "--temp", "-n", name, *changes)
         assert ("train" in ran(output)) == (name == "first"), output
@@ -145,10 +145,12 @@ def test_results_of_a_revision_can_be_shown_and_compared(clone):
     changed = {key for metrics in json.loads(difference).values() for key in metrics}
     assert {"train/loss", "test/loss"} <= changed
     assert "model/parameters" not in changed
-    clone("dvc", "plots", "diff", "first", "plain", "-o", "dvc_plots")
+    drawn = clone("dvc", "plots", "diff", "first", "plain", "-o", "dvc_plots")
+    assert "failed" not in drawn, "first has no pictures of what it has learned"
     page = (clone.folder / "dvc_plots/index.html").read_text()
-    for title in ("Loss", "Accuracy", "Confusion", "confusion.png"):
+    for title in ("Loss", "Accuracy", "Confusion", "confusion.png", "embedding.png"):
         assert title in page
+    assert "shifts.csv" not in page
     assert "error: nowhere: unknown Git revision 'nowhere'" in clone(
         sys.executable, "-m", "pipeline", "show", "nowhere", code=1
     )
@@ -156,7 +158,7 @@ def test_results_of_a_revision_can_be_shown_and_compared(clone):
 
 def test_the_same_inputs_give_the_same_bytes(clone, tmp_path_factory, environment):
     """A second clone, without the first one's cache, hashes to the same dvc.lock but for what a clock says."""
-    other = Clone(tmp_path_factory.mktemp("other") / "repository", environment)
+    other = Clone(tmp_path_factory.mktemp("other") / "repository", environment, LEARNED)
     other("dvc", "repro")
     clone("git", "checkout", "-q", ".")
     clone("dvc", "repro")
