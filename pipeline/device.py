@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pipeline.errors import ParamsError
 
@@ -61,6 +62,16 @@ def prepare(device: torch.device, *, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
     if device.type == "cpu":
         _keep_freed_memory()
+
+
+def ready(model: nn.Module, device: torch.device) -> nn.Module:
+    """Make a network and this process ready to predict: on the device, channels_last, in evaluation mode.
+
+    Its weights can still carry gradients afterwards, even where this is called in inference mode.
+    """
+    prepare(device, deterministic=True)
+    with torch.inference_mode(mode=False):
+        return model.to(memory_format=torch.channels_last).to(device).eval()
 
 
 def synchronize(device: torch.device) -> None:

@@ -42,8 +42,7 @@ def predict(
     Args:
         change: what each batch of (B, 3, H, W) uint8 images on the device becomes before the network sees it.
     """
-    device.prepare(place, deterministic=True)
-    model = model.to(memory_format=torch.channels_last).to(place).eval()
+    model = device.ready(model, place)
     out = []
     for images, _ in batches(split, batch_size=batch_size, device=place):
         out.append(model(change(images)).softmax(1).cpu())

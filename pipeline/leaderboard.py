@@ -15,7 +15,20 @@ SEED = "train.seed"
 UNCOMPARED = {SEED, "train.diagnostics", *ORIGIN}
 """Parameters that don't make two results different kinds: diagnostics watch a training and change nothing in it."""
 
-SMALLER_IS_BETTER = ("loss", "error", "seconds", "latency", "bytes", "parameters", "macs", "memory", "difference")
+SMALLER_IS_BETTER = (
+    "loss",
+    "error",
+    "seconds",
+    "latency",
+    "bytes",
+    "parameters",
+    "macs",
+    "memory",
+    "difference",
+    "dead",
+    "saturated",
+    "suspicious",
+)
 
 
 @dataclass(frozen=True)

@@ -85,3 +85,12 @@ def test_only_the_least_confident_share_is_looked_at_again(test_split, cpu):
     sure = np.setdiff1d(np.arange(len(plain)), unsure)
     assert np.array_equal(quarter[sure], plain[sure])
     assert not np.allclose(quarter[sure], everything[sure])
+
+
+def test_a_network_that_has_predicted_can_still_be_trained(test_split, cpu):
+    """Its weights were laid out anew for predicting, which leaves them able to carry gradients."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 30 * 30, 10))
+    probs = inference.predict(network, test_split, batch_size=53, place=cpu, change=lambda images: images.float())
+    assert probs.shape == (53, 10)
+    network(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert network[0].weight.grad.abs().sum() > 0

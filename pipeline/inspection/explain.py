@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipeline import checkpoint, dataset, device, files, gpu_lock, image_files, inference, pages, stage
 from pipeline.dataset import Images, Split
@@ -83,8 +82,6 @@ def _subject(model: Path, data: Path, wanted: Path | int, seed: int) -> Subject:
             f"--index: expected 0..{len(test) - 1}, as {data} has {len(test):,} test images; found {wanted}"
         )
     place = device.choose("auto")
-    # Here and not by what predicts, which does so in a mode whose tensors no gradient can go through.
-    saved.model.to(memory_format=torch.channels_last).to(place)
     predict = partial(inference.predict, saved.model, batch_size=BATCH_SIZE, place=place)
     parts = []
     with stage.bar("looking at test images", len(test)) as advance:

@@ -92,11 +92,13 @@ def exciting(
     Raises:
         InspectionError: the network has no feature maps.
     """
-    device.prepare(place, deterministic=True)
-    model = model.to(memory_format=torch.channels_last).to(place).eval()
+    model = device.ready(model, place)
     parts = stages(model)
     best = {part.name: _Best(count) for part in parts}
-    with watched(parts, lambda part, output: best[part.name].add(output)), stage.bar("looking", len(split)) as advance:
+    with (
+        watched(parts, lambda part, output: best[part.name].add(output)),
+        stage.bar("what excites channels", len(split)) as advance,
+    ):
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)
             advance(len(images))

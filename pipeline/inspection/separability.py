@@ -39,8 +39,7 @@ def pooled(model: nn.Module, split: Split, *, batch_size: int, place: torch.devi
     Raises:
         InspectionError: the network has no feature maps.
     """
-    device.prepare(place, deterministic=True)
-    model = model.to(memory_format=torch.channels_last).to(place).eval()
+    model = device.ready(model, place)
     parts = stages(model)
     found: dict[str, list[Tensor]] = {part.name: [] for part in parts}
 
