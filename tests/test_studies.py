@@ -227,7 +227,7 @@ def test_dense_networks_are_as_large_or_as_costly_as_the_cnn(scale):
 
 
 def test_the_rule_gives_each_verdict():
-    """All conditions; some; none that is essential; or a number is not known."""
+    """All conditions; some; none that is essential; or a number is not known that would decide."""
     rule = [
         Condition(text="more", quantity="a", at_least=1.0),
         Condition(text="less", quantity="b", at_most=0.0),
@@ -239,6 +239,8 @@ def test_the_rule_gives_each_verdict():
         ((0.9, 0.0, 5.0), Verdict.IN_PART),
         ((0.9, 0.1, 5.0), Verdict.NOT_HERE),
         ((1.0, math.nan, 5.0), Verdict.UNDECIDED),
+        ((0.9, math.nan, 5.0), Verdict.UNDECIDED),
+        ((1.0, math.nan, 5.1), Verdict.IN_PART),  # whatever the number is
     ):
         assert decide(rule, dict(zip("abc", values, strict=True))) is verdict, values
 

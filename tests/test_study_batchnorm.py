@@ -94,6 +94,7 @@ def test_where_no_rate_works_without_batch_norm_their_ratio_is_not_known():
         collected(planned, lambda norm, *_: 0.7 if norm == "batch" else CHANCE + 0.001)
     )
     assert math.isnan(findings.quantities["rates_ratio"])
+    assert math.isnan(findings.quantities["plain_loss"])
     assert decide(planned.study.rule, findings.quantities) is Verdict.UNDECIDED
     assert findings.tables[1].rows[1][1:3] == ("—", "0")
 

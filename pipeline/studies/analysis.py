@@ -94,12 +94,15 @@ def met(condition: Condition, value: float) -> bool | None:
 def decide(rule: Sequence[Condition], quantities: Mapping[str, float]) -> Verdict:
     """Judge a claim.
 
-    It holds if all conditions are met, does not hold here if no essential one is, and holds in part otherwise; if of
-    one it is not known, nothing is said.
+    It holds if all conditions are met, does not hold here if no essential one is, and holds in part otherwise. It is
+    undecided if that depends on a condition of which it is not known.
     """
     found = [met(condition, quantities[condition.quantity]) for condition in rule]
-    if None in found:
-        return Verdict.UNDECIDED
+    worst, best = (_judged(rule, [unknown if one is None else one for one in found]) for unknown in (False, True))
+    return worst if worst is best else Verdict.UNDECIDED
+
+
+def _judged(rule: Sequence[Condition], found: Sequence[bool]) -> Verdict:
     if all(found):
         return Verdict.HOLDS
     essential = [one for condition, one in zip(rule, found, strict=True) if condition.essential]

@@ -15,8 +15,8 @@ from pipeline.studies.collected import Collected
 from pipeline.studies.convergence import Reach
 from pipeline.tables import ABSENT, Table
 
-TARGETS = {"small": 0.4, "full": 0.75}
-"""Training accuracy that is to be reached: Krizhevsky's 25 % error, and one that minutes on two cores allow."""
+TARGET = 0.75
+"""Training accuracy that is to be reached: Krizhevsky's 25 % error."""
 
 QUANTITIES = {
     "tanh_epochs": Quantity("epochs that tanh takes to the target, as a multiple of ReLU's", ".1f"),
@@ -67,8 +67,7 @@ class Chosen:
 
 def analyse(collected: Collected) -> Findings:
     """Compare activations, each with and without batch norm at its best learning rate."""
-    target = TARGETS[collected.plan.scale]
-    chosen = {key: _chosen(collected, variants, target) for key, variants in _variants(collected).items()}
+    chosen = {key: _chosen(collected, variants) for key, variants in _variants(collected).items()}
     relu, tanh, sigmoid = (chosen[name, "none"] for name in ("relu", "tanh", "sigmoid"))
     quantities = {
         "tanh_epochs": convergence.ratio(tanh.epochs, relu.epochs),
@@ -79,18 +78,18 @@ def analyse(collected: Collected) -> Findings:
         "tanh_mean": max(map(abs, tanh.by_layer("mean", LAST)), default=math.nan),
     }
     times = {name: _written(quantities[f"{name}_epochs"]) for name in ("tanh", "sigmoid")}
-    speed = f"Epochs to {target:.0%} training accuracy, as multiples of ReLU's without batch norm: "
+    speed = f"Epochs to {TARGET:.0%} training accuracy, as multiples of ReLU's without batch norm: "
     speed += f"tanh {times['tanh']}, sigmoid {times['sigmoid']}"
     inside = "Without batch norm the first layer's gradient before training is "
     inside += f"{_written(quantities['sigmoid_gradient'])} times as large with ReLU as with sigmoid"
     return Findings(
         quantities,
-        (_speeds(collected, chosen, target), _grid(collected, target), _layers(chosen)),
+        (_speeds(collected, chosen), _grid(collected), _layers(chosen)),
         (
             Picture(
                 "",
                 f"{speed}. Each at its best learning rate; thick: mean over seeds, thin: seeds.",
-                lambda path: figures.draw_curves(path, chosen, target, speed),
+                lambda path: figures.draw_curves(path, chosen, TARGET, speed),
             ),
             Picture(
                 "-layers",
@@ -110,7 +109,7 @@ def _variants(collected: Collected) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def _chosen(collected: Collected, variants: list[str], target: float) -> Chosen:
+def _chosen(collected: Collected, variants: list[str]) -> Chosen:
     """Choose the learning rate with the highest validation accuracy and read what its trainings left."""
     best = max(variants, key=lambda variant: statistics.fmean(or_chance(collected, variant, "val/accuracy")))
     names = _finished(collected, best)
@@ -119,13 +118,13 @@ def _chosen(collected: Collected, variants: list[str], target: float) -> Chosen:
         read = [pd.read_csv(io.BytesIO(collected.read(name, "results/layers.csv"))) for name in names]
         layers = pd.concat(read).groupby(["epoch", "layer"], sort=False).mean(numeric_only=True).reset_index()
     histories = tuple(collected.history(name) for name in names)
-    reaches = tuple(_reaches(collected, best, target))
+    reaches = tuple(_reaches(collected, best))
     return Chosen(best, collected.settings(best).train.lr, reaches, histories, layers)
 
 
-def _reaches(collected: Collected, variant: str, target: float) -> list[Reach]:
+def _reaches(collected: Collected, variant: str) -> list[Reach]:
     trainings = zip(_finished(collected, variant), collected.values(variant, "train/loop_seconds"), strict=True)
-    return [convergence.reach(collected.history(name), target, seconds) for name, seconds in trainings]
+    return [convergence.reach(collected.history(name), TARGET, seconds) for name, seconds in trainings]
 
 
 def _finished(collected: Collected, variant: str) -> list[str]:
@@ -150,7 +149,7 @@ def _written(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:,.1f}"
 
 
-def _speeds(collected: Collected, chosen: dict[tuple[str, str], Chosen], target: float) -> Table:
+def _speeds(collected: Collected, chosen: dict[tuple[str, str], Chosen]) -> Table:
     rows = []
     for (activation, norm), one in chosen.items():
         times = convergence.ratio(one.epochs, chosen["relu", norm].epochs)
@@ -161,18 +160,18 @@ def _speeds(collected: Collected, chosen: dict[tuple[str, str], Chosen], target:
         names = NAMES[activation], NORMS[norm]
         rows.append((*names, *numbers, _written(times), *scores, counted(collected, one.variant)))
     head = ("activation", "network", "learning rate", "epochs to target", "seconds to target", "times ReLU's epochs")
-    title = f"Each activation at its best learning rate; the target is {target:.0%} training accuracy"
+    title = f"Each activation at its best learning rate; the target is {TARGET:.0%} training accuracy"
     return Table(title, (*head, "val, %", "train, %", "test, %", "n"), tuple(rows), text=2)
 
 
-def _grid(collected: Collected, target: float) -> Table:
+def _grid(collected: Collected) -> Table:
     """Return what each learning rate that was tried gave."""
     rates = sorted({collected.settings(variant).train.lr for variant in collected.variants})
     rows = []
     for (activation, norm), variants in _variants(collected).items():
         cells = dict.fromkeys(rates, ABSENT)
         for variant in variants:
-            reaches = _reaches(collected, variant, target)
+            reaches = _reaches(collected, variant)
             accuracy = with_spread(collected.values(variant, "val/accuracy"), 100, 1)
             text = f"{accuracy}; {convergence.written(reaches, 'epochs')}" if reaches else "diverged"
             cells[collected.settings(variant).train.lr] = text

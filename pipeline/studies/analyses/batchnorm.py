@@ -64,19 +64,18 @@ def analyse(collected: Collected) -> Findings:
     cells = [_cell(collected, variant) for variant in collected.variants]
     best = best_rates(cells)
     scales = sorted({cell.scale for cell in cells})
-    lost = {
-        norm: [100 * (best[norm, PROPER].mean - best[norm, end].mean) for end in (scales[0], scales[-1])]
-        for norm in NAMES
-    }
     working = {norm: usable([cell for cell in cells if (cell.norm, cell.scale) == (norm, PROPER)]) for norm in NAMES}
+    # A network that never learns has nothing to lose.
+    whole = {norm: best[norm, PROPER].mean if working[norm] else math.nan for norm in NAMES}
+    lost = {norm: [100 * (whole[norm] - best[norm, end].mean) for end in (scales[0], scales[-1])] for norm in NAMES}
     quantities = {
         "norm_loss": max(lost[NORM]),
         "plain_loss": min(lost[PLAIN]),
         "rates_ratio": len(working[NORM]) / len(working[PLAIN]) if working[PLAIN] else math.nan,
         "norm_gain": 100 * (best[NORM, PROPER].mean - best[PLAIN, PROPER].mean),
     }
-    starts = f"Initial weights times {scales[0]:g} or {scales[-1]:g} cost up to {quantities['norm_loss']:.1f} points "
-    starts += f"with batch norm, and at least {quantities['plain_loss']:.1f} without"
+    starts = f"Initial weights times {scales[0]:g} or {scales[-1]:g} cost up to {_points(quantities['norm_loss'])} "
+    starts += f"with batch norm, and at least {_points(quantities['plain_loss'])} without"
     rates = sorted({cell.lr for cell in cells})
     works = f"Of {len(rates)} learning rates {len(working[NORM])} work with batch norm, "
     works += f"{len(working[PLAIN])} without (at most {100 * NEAR:.0f} points below the best)"
@@ -92,6 +91,10 @@ def analyse(collected: Collected) -> Findings:
             ),
         ),
     )
+
+
+def _points(value: float) -> str:
+    return "an unknown number of points" if math.isnan(value) else f"{value:.1f} points"
 
 
 def best_rates(cells: Sequence[Cell]) -> dict[tuple[str, float], Cell]:

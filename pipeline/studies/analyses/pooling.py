@@ -51,7 +51,7 @@ def analyse(collected: Collected) -> Findings:
         Panel("Accuracy", "test accuracy, %", [_percent(collected, name) for name in found], ".1f"),
     ]
     caption = (
-        f"With max pooling the network computes {found['max'].macs / whole.macs:.0%} and has "
+        f"With max pooling the network needs {found['max'].macs / whole.macs:.0%} of the computation and "
         f"{found['max'].parameters / whole.parameters:.0%} of the weights of the one without"
     )
     return Findings(
