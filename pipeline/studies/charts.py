@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from pipeline.figures import COLOURS, headline, saved
 
+CHARACTERS_PER_INCH = 12.5
 MOST_MARKERS = 12
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -74,7 +76,7 @@ def bars(path: Path, names: Sequence[str], panels: Sequence[Panel], title: str) 
             axes.grid(visible=False, axis="y")
             axes.set(title=panel.title, xlabel=panel.unit)
         row[0].set_yticks(places, names)
-        headline(figure, title)
+        wrapped_headline(figure, title)
 
 
 def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int, shared: bool = False) -> None:
@@ -116,8 +118,12 @@ def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int, share
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1, fontsize=8
         )
-        lines = textwrap.fill(title, 50 * columns)  # characters that a plot's width has room for
-        headline(figure, lines)
+        wrapped_headline(figure, title)
+
+
+def wrapped_headline(figure: Figure, text: str) -> None:
+    """Write over a figure what is seen in it, in as many lines as its width asks for."""
+    headline(figure, textwrap.fill(text, int(CHARACTERS_PER_INCH * figure.get_figwidth())))
 
 
 def _log_ticks(axes: Axes, places: Sequence[float]) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.figures import COLOURS, GREY, headline, saved
+from pipeline.figures import COLOURS, GREY, saved
 from pipeline.studies import convergence
 from pipeline.studies.analysis import MoreThan
+from pipeline.studies.charts import wrapped_headline
 
 if TYPE_CHECKING:
     from pipeline.studies.analyses.activations import Chosen
@@ -37,7 +38,7 @@ def draw_curves(path: Path, chosen: "Results", target: float, title: str) -> Non
             axes.axhline(100 * target, color=GREY, ls="--", lw=1, zorder=1, label=f"target, {target:.0%}")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
         panels[0].set_ylabel("training accuracy, %")
-        headline(figure, title)
+        wrapped_headline(figure, title)
 
 
 def draw_layers(path: Path, chosen: "Results", title: str) -> None:
@@ -71,7 +72,7 @@ def draw_layers(path: Path, chosen: "Results", title: str) -> None:
             bottom.set_xlabel(label)
             bottom.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
-        headline(figure, title)
+        wrapped_headline(figure, title)
 
 
 def _curve(axes: Axes, one: "Chosen", activation: str, label: str) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.figures import BLUE, GREY, ORANGE, headline, saved
+from pipeline.figures import BLUE, GREY, ORANGE, saved
 from pipeline.studies.analysis import CHANCE, Analysis, Findings, Picture, Quantity, or_chance, with_spread
+from pipeline.studies.charts import wrapped_headline
 from pipeline.studies.collected import Collected
 from pipeline.tables import ABSENT, Table
 
@@ -136,7 +137,7 @@ def draw_grid(path: Path, cells: Sequence[Cell], title: str) -> None:
             axes.grid(visible=False)
         panels[0].set_ylabel("factor on initial weights")
         figure.colorbar(image, ax=panels, label="test accuracy, %")
-        headline(figure, title)
+        wrapped_headline(figure, title)
 
 
 def draw_curves(path: Path, cells: Sequence[Cell], best: dict[tuple[str, float], Cell], title: str) -> None:
@@ -157,7 +158,7 @@ def draw_curves(path: Path, cells: Sequence[Cell], best: dict[tuple[str, float],
         )
         by_rate.set(title="Proper initial weights", xlabel="learning rate")
         figure.legend(*by_scale.get_legend_handles_labels(), loc="outside right center", fontsize=8)
-        headline(figure, title)
+        wrapped_headline(figure, title)
 
 
 def _line(axes: Axes, norm: str, cells: dict[float, Cell]) -> None:

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from pipeline import stage
-from pipeline.figures import headline, saved
+from pipeline.figures import saved
 from pipeline.schema import CLASSES
 from pipeline.studies import trained
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
-from pipeline.studies.charts import Curve, Plot, curves
+from pipeline.studies.charts import Curve, Plot, curves, wrapped_headline
 from pipeline.studies.collected import Collected
 from pipeline.tables import Table
 
@@ -150,7 +150,7 @@ def draw_maps(path: Path, shifts: dict[str, list[pd.DataFrame]], title: str) -> 
             figure.colorbar(
                 image, ax=panels, label="predictions as they were", shrink=0.7, format=PercentFormatter(1, 0)
             )
-        headline(figure, title)
+        wrapped_headline(figure, title)
 
 
 def read(collected: Collected) -> dict[str, list[pd.DataFrame]]:
