@@ -24,14 +24,14 @@ IMAGES, BATCH_SIZE = 5000, 500
 
 QUANTITIES = {
     "gain": Quantity(
-        "points of test accuracy that all augmentations bring, the least over training set sizes", "+.1f"
+        "points of test accuracy that all augmentations bring, the least over training set sizes", "+.2f"
     ),
     "gap_closed": Quantity(
         "points by which they narrow the gap between unaugmented training images and test images, the least of sizes",
-        "+.1f",
+        "+.2f",
     ),
-    "more_for_few": Quantity("how many points more they bring with the fewest images than with the most", "+.1f"),
-    "least_alone": Quantity("points that flips, shifts or cutout bring alone, the least, mean over sizes", "+.1f"),
+    "more_for_few": Quantity("how many points more they bring with the fewest images than with the most", "+.2f"),
+    "least_alone": Quantity("points that flips, shifts or cutout bring alone, the least, mean over sizes", "+.2f"),
 }
 
 
@@ -74,7 +74,7 @@ def analyse(collected: Collected) -> Findings:
         f"{_points(gains[ALL][-1])} with {most}"
     )
     by_epoch = _by_epoch(collected, variants, shares)
-    learning = f"With {few}, validation loss is lowest {_lowest(by_epoch[0])}"
+    learning = f"With {few}, validation loss ends {_at_the_end(by_epoch[0])}"
     across = "share of the training images, %"
     by_size = [
         Plot(title, across, up, _by_size(values, variants, shares), log=True)
@@ -152,14 +152,13 @@ def _course(histories: list[pd.DataFrame], measure: str, factor: float) -> Curve
     return Curve(epochs, values)
 
 
-def _lowest(losses: Plot) -> str:
-    """Say after which epoch the mean loss is lowest without augmentation and with all."""
-    epochs = []
+def _at_the_end(losses: Plot) -> str:
+    """Say what the mean loss is after the last epoch without augmentation and with all."""
+    ends = []
     for kind in (NONE, ALL):
-        curve = losses.curves[kind]
-        means = [fmean(values) for values in curve.values]
-        epochs.append(f"epoch {curve.places[int(np.argmin(means))]:g}" if means else "an unknown epoch")
-    return f"after {epochs[0]} without augmentation and after {epochs[1]} with all"
+        values = losses.curves[kind].values
+        ends.append(f"at {fmean(values[-1]):.2f} nats" if values else "nobody knows where")
+    return f"{ends[0]} without augmentation and {ends[1]} with all"
 
 
 def _mean(values: list[float]) -> float:
