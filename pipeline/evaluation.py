@@ -28,11 +28,6 @@ class Reliability:
     accuracy: npt.NDArray[np.float64]
 
 
-def accuracy(probs: Probs, labels: npt.NDArray[np.uint8]) -> float:
-    """Return the share of images whose largest probability is that of their class."""
-    return float((probs.argmax(1) == labels).mean())
-
-
 def metrics(probs: Probs, labels: npt.NDArray[np.uint8], classes: tuple[str, ...], *, bins: int) -> dict[str, Any]:
     """Return the metrics of one set of predictions under the names they have everywhere, e.g. "test/accuracy".
 

@@ -49,6 +49,11 @@ def predict(
     return torch.cat(out).numpy()
 
 
+def accuracy(probs: Probs, labels: npt.NDArray[np.uint8]) -> float:
+    """Return the share of images whose largest probability is that of their class."""
+    return float((probs.argmax(1) == labels).mean())
+
+
 def predict_views(model: nn.Module, split: Split, probs: Probs, options: EvaluateParams, place: torch.device) -> Probs:
     """Return (N, classes) probabilities averaged over the views of each image: test-time augmentation.
 

@@ -31,7 +31,7 @@ def main(
         result = evaluation.metrics(probs, test.labels, classes, bins=options.calibration_bins)
         if options.tta != "none":
             averaged = inference.predict_views(saved.model, test, probs, options, place)
-            result["test/accuracy_tta"] = evaluation.accuracy(averaged, test.labels)
+            result["test/accuracy_tta"] = inference.accuracy(averaged, test.labels)
         files.write_json(metrics, {"test/data": saved.metadata.name, **result})
         with files.atomic(predictions) as temporary:
             evaluation.table(probs, test.labels, classes).to_csv(

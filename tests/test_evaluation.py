@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from pipeline import evaluation
+from pipeline import evaluation, inference
 
 CLASSES = ("ant", "bee", "cat")
 # Five images: predicted ant, ant, bee, cat, bee.
@@ -177,7 +177,7 @@ def test_a_class_that_is_never_predicted_scores_zero():
 
 def test_accuracy_is_the_share_of_right_first_guesses():
     """Three of five."""
-    assert evaluation.accuracy(PROBS, LABELS) == 3 / 5
+    assert inference.accuracy(PROBS, LABELS) == 3 / 5
 
 
 def test_table_has_a_row_for_every_image():

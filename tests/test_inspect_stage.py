@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import checkpoint, dataset, evaluation, inference, models
+from pipeline import checkpoint, dataset, inference, models
 from pipeline.errors import CheckpointError
 from pipeline.params import load
 from pipeline.schema import architecture
@@ -67,7 +67,7 @@ def test_it_leaves_tables_figures_and_their_means(run, tmp_path, processed, cpu)
     chosen = dataset.Split(test.images[first], test.labels[first])
     probs = inference.predict(checkpoint.load_model(tmp_path / "model").model, chosen, batch_size=50, place=cpu)
     assert metrics["inspect/images"] == 40
-    assert metrics["inspect/clean_accuracy"] == evaluation.accuracy(probs, chosen.labels)
+    assert metrics["inspect/clean_accuracy"] == inference.accuracy(probs, chosen.labels)
     assert 0 <= metrics["inspect/dead_share"] <= 1
     assert all(isinstance(value, int | float) for value in metrics.values())
     for name in TABLES:

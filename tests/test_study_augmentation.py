@@ -79,14 +79,14 @@ def test_each_verdict_is_given_where_it_is_due(left, few, many, verdict):
 
 def test_the_gap_is_of_training_images_as_they_are(left, data, cpu):
     """The accuracy of the very network on the first training images of each class, less that on test images."""
-    from pipeline import dataset, evaluation, inference
+    from pipeline import dataset, inference
     from pipeline.studies import trained
 
     collected = left(accuracies(FEW, MANY))
     train = dataset.first_of_each_class(data["train"], 5000)
     name = collected.plan.experiments[0].name
     probs = inference.predict(trained.network(collected, name).model, train, batch_size=100, place=cpu)
-    expected = 100 * evaluation.accuracy(probs, train.labels)
+    expected = 100 * inference.accuracy(probs, train.labels)
     rows = augmentation.ANALYSIS.analyse(collected).tables[0].rows
     assert rows[0] == ("none", "2", "500", "30.00", f"{expected:.2f}", f"{expected - 30:.2f}", "1.500", "1")
 

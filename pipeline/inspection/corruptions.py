@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline import augment, evaluation, inference
+from pipeline import augment, inference
 from pipeline.dataset import Images, Split
 from pipeline.inspection import jpeg
 
@@ -140,7 +140,7 @@ def measure(
         for severity, strength in enumerate(corruption.strengths, start=1):
             change = damaging(name, severity, seed)
             probs = inference.predict(model, split, batch_size=batch_size, place=place, change=change)
-            accuracy = evaluation.accuracy(probs, split.labels)
+            accuracy = inference.accuracy(probs, split.labels)
             rows.append({"corruption": name, "severity": severity, "strength": strength, "accuracy": accuracy})
             advance(1)
     return rows

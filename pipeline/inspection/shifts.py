@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline import evaluation, inference
+from pipeline import inference
 from pipeline.dataset import Split
 from pipeline.inference import Probs
 
@@ -78,7 +78,7 @@ def measure(
                     probs = inference.predict(model, split, batch_size=batch_size, place=place, change=change)
                     advance(1)
                 measures = {
-                    "accuracy": evaluation.accuracy(probs, split.labels),
+                    "accuracy": inference.accuracy(probs, split.labels),
                     "consistency": float((probs.argmax(1) == unmoved.argmax(1)).mean()),
                 }
                 rows.append({"fill": fill, "dx": dx, "dy": dy, **measures})

@@ -103,7 +103,7 @@ def _fits(collected: Collected) -> dict[str, list[float]]:
     """Return the accuracy in percent on images that were trained on, as they are, for each variant by seed."""
     import torch
 
-    from pipeline import dataset, evaluation, inference
+    from pipeline import dataset, inference
 
     shown: dict[str, Split] = {}
     found: dict[str, list[float]] = {variant: [] for variant in collected.variants}
@@ -115,7 +115,7 @@ def _fits(collected: Collected) -> dict[str, list[float]]:
                     shown[data] = dataset.first_of_each_class(trained.images(collected, name, "train"), IMAGES)
                 model = trained.network(collected, name).model
                 probs = inference.predict(model, shown[data], batch_size=BATCH_SIZE, place=torch.device("cpu"))
-                accuracies.append(100 * evaluation.accuracy(probs, shown[data].labels))
+                accuracies.append(100 * inference.accuracy(probs, shown[data].labels))
                 advance(1)
     return found
 
