@@ -170,8 +170,8 @@ def suspicious(network: Network, picture: Path) -> Found:
     """Draw the images whose labels the network's answers speak against."""
     test = network.test
     found = label_errors.suspicions(network.probs, test.labels)
-    right = float((network.probs.argmax(1) == test.labels).mean())
-    said = f"{len(found):,} of {len(test):,} test labels look wrong to the network, which is right on {right:.1%}"
+    said = f"{len(found):,} of {len(test):,} test labels look wrong to the network, "
+    said += f"which is right on {network.accuracy:.1%}"
     learned_figures.label_errors(
         picture,
         test.images,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pipeline import inference
 from pipeline.dataset import Split
 from pipeline.inference import Probs
 
@@ -28,3 +29,8 @@ class Network:
     batch_size: int
     place: torch.device
     seed: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share (0..1) of the test images that it gets right."""
+        return inference.accuracy(self.probs, self.test.labels)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import files, inference, stage
+from pipeline import files, stage
 from pipeline.inspection import corruptions, shifts, stage_figures, units
 from pipeline.inspection.network import Network
 from pipeline.schema import InspectParams
@@ -19,8 +19,7 @@ def measure(network: Network, options: InspectParams, out: Path) -> dict[str, fl
         out: folder for tables; pictures go to its folder `FIGURES`, which is made in any case, as DVC looks for it.
     """
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
-    clean = inference.accuracy(network.probs, network.test.labels)
-    result: dict[str, float] = {"inspect/images": len(network.test), "inspect/clean_accuracy": clean}
+    result: dict[str, float] = {"inspect/images": len(network.test), "inspect/clean_accuracy": network.accuracy}
     evaluations = 1 + options.corruptions * corruptions.EVALUATIONS
     evaluations += shifts.evaluations(options.shift, options.shift_step)
     with stage.bar("inspecting", evaluations) as advance:
@@ -57,9 +56,9 @@ def corrupted(network: Network, out: Path, advance: Callable[[int], None]) -> di
         place=network.place,
     )
     files.write_csv(out / "corruptions.csv", found)
-    clean, image = inference.accuracy(network.probs, network.test.labels), network.test.images[0]
+    image = network.test.images[0]
     examples = corruptions.examples(image, network.seed)
-    stage_figures.corruption_curves(out / FIGURES / "corruptions.png", found, clean, image, examples)
+    stage_figures.corruption_curves(out / FIGURES / "corruptions.png", found, network.accuracy, image, examples)
     return corruptions.summary(found)
 
 
@@ -76,6 +75,5 @@ def moved(network: Network, out: Path, advance: Callable[[int], None], *, larges
         place=network.place,
     )
     files.write_csv(out / "shifts.csv", found)
-    clean = inference.accuracy(network.probs, network.test.labels)
-    stage_figures.shift_maps(out / FIGURES / "shifts.png", found, clean)
+    stage_figures.shift_maps(out / FIGURES / "shifts.png", found, network.accuracy)
     return shifts.summary(found)

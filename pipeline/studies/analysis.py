@@ -116,6 +116,16 @@ def or_chance(collected: Collected, variant: str, metric: str) -> list[float]:
     return [float(value) for value in collected.of(variant)[metric].fillna(CHANCE)]
 
 
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, NaN of nothing."""
+    return statistics.fmean(values) if values else math.nan
+
+
+def in_points(value: float, form: str) -> str:
+    """Write a difference of shares in percentage points, which may be unknown (NaN), as in f"{value:{form}}"."""
+    return "an unknown number of points" if math.isnan(value) else f"{value:{form}} points"
+
+
 def with_spread(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:
     """Write the mean of values, and of several their standard deviation (n - 1)."""
     if not values:

@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.studies import convergence
 from pipeline.studies.analyses import activations_figures as figures
 from pipeline.studies.analyses.activations_figures import NAMES, NORMS
-from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, or_chance, with_spread
+from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, mean, or_chance, with_spread
 from pipeline.studies.collected import Collected
 from pipeline.studies.convergence import Reach
 from pipeline.tables import ABSENT, Table
@@ -73,8 +73,8 @@ def analyse(collected: Collected) -> Findings:
         "tanh_epochs": convergence.ratio(tanh.epochs, relu.epochs),
         "sigmoid_epochs": convergence.ratio(sigmoid.epochs, relu.epochs),
         "sigmoid_gradient": _over(_first(relu), _first(sigmoid)),
-        "sigmoid_saturated": 100 * _mean(sigmoid.by_layer("saturated", LAST)),
-        "tanh_saturated": 100 * _mean(tanh.by_layer("saturated", LAST)),
+        "sigmoid_saturated": 100 * mean(sigmoid.by_layer("saturated", LAST)),
+        "tanh_saturated": 100 * mean(tanh.by_layer("saturated", LAST)),
         "tanh_mean": max(map(abs, tanh.by_layer("mean", LAST)), default=math.nan),
     }
     times = {name: _written(quantities[f"{name}_epochs"]) for name in ("tanh", "sigmoid")}
@@ -139,10 +139,6 @@ def _first(one: Chosen) -> float:
 
 def _over(above: float, below: float) -> float:
     return above / below if below else math.inf
-
-
-def _mean(values: list[float]) -> float:
-    return statistics.fmean(values) if values else math.nan
 
 
 def _written(value: float) -> str:

@@ -1,6 +1,5 @@
 """Augmentation: accuracy on new images and on training images, by augmentation and size of the training set."""
 
-import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import pandas as pd
 
 from pipeline import stage
 from pipeline.studies import trained
-from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
+from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, in_points, mean, with_spread
 from pipeline.studies.charts import Curve, Plot, curves
 from pipeline.studies.collected import Collected
 from pipeline.tables import Table
@@ -44,10 +43,10 @@ def analyse(collected: Collected) -> Findings:
     fits = _fits(collected)
     gaps = {name: [fit - test for fit, test in zip(fits[name], tests[name], strict=True)] for name in points}
     gains = {
-        kind: [_mean(tests[variants[kind, share]]) - _mean(tests[variants[NONE, share]]) for share in shares]
+        kind: [mean(tests[variants[kind, share]]) - mean(tests[variants[NONE, share]]) for share in shares]
         for kind in KINDS
     }
-    closed = [_mean(gaps[variants[NONE, share]]) - _mean(gaps[variants[ALL, share]]) for share in shares]
+    closed = [mean(gaps[variants[NONE, share]]) - mean(gaps[variants[ALL, share]]) for share in shares]
     quantities = {
         "gain": float(np.min(gains[ALL])),  # min() drops NaN
         "gap_closed": float(np.min(closed)),
@@ -70,8 +69,8 @@ def analyse(collected: Collected) -> Findings:
     head = ("augmentation", "share, %", "images", "test, %", "training images, %", "gap", "val loss, nats", "n")
     few, most = (f"{100 * share:g} %" for share in (shares[0], shares[-1]))
     caption = (
-        f"All augmentations together change test accuracy by {_points(gains[ALL][0])} with {few} of the images and by "
-        f"{_points(gains[ALL][-1])} with {most}"
+        f"All augmentations together change test accuracy by {in_points(gains[ALL][0], '+.1f')} with {few} of the "
+        f"images and by {in_points(gains[ALL][-1], '+.1f')} with {most}"
     )
     by_epoch = _by_epoch(collected, variants, shares)
     learning = f"With {few}, validation loss ends {_at_the_end(by_epoch[0])}"
@@ -159,14 +158,6 @@ def _at_the_end(losses: Plot) -> str:
         values = losses.curves[kind].values
         ends.append(f"at {fmean(values[-1]):.2f} nats" if values else "nobody knows where")
     return f"{ends[0]} without augmentation and {ends[1]} with all"
-
-
-def _mean(values: list[float]) -> float:
-    return fmean(values) if values else math.nan
-
-
-def _points(value: float) -> str:
-    return "an unknown number of points" if math.isnan(value) else f"{value:+.1f} points"
 
 
 ANALYSIS = Analysis(QUANTITIES, analyse)

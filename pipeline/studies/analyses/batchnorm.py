@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.figures import BLUE, GREY, ORANGE, saved
-from pipeline.studies.analysis import CHANCE, Analysis, Findings, Picture, Quantity, or_chance, with_spread
+from pipeline.studies.analysis import CHANCE, Analysis, Findings, Picture, Quantity, in_points, or_chance, with_spread
 from pipeline.studies.charts import wrapped_headline
 from pipeline.studies.collected import Collected
 from pipeline.tables import ABSENT, Table
@@ -75,8 +75,9 @@ def analyse(collected: Collected) -> Findings:
         "rates_ratio": len(working[NORM]) / len(working[PLAIN]) if working[PLAIN] else math.nan,
         "norm_gain": 100 * (best[NORM, PROPER].mean - best[PLAIN, PROPER].mean),
     }
-    starts = f"Initial weights times {scales[0]:g} or {scales[-1]:g} cost up to {_points(quantities['norm_loss'])} "
-    starts += f"with batch norm, and at least {_points(quantities['plain_loss'])} without"
+    starts = f"Initial weights times {scales[0]:g} or {scales[-1]:g} cost up to "
+    starts += f"{in_points(quantities['norm_loss'], '.1f')} with batch norm, and at least "
+    starts += f"{in_points(quantities['plain_loss'], '.1f')} without"
     rates = sorted({cell.lr for cell in cells})
     works = f"Of {len(rates)} learning rates {len(working[NORM])} work with batch norm, "
     works += f"{len(working[PLAIN])} without (at most {100 * NEAR:.0f} points below the best)"
@@ -92,10 +93,6 @@ def analyse(collected: Collected) -> Findings:
             ),
         ),
     )
-
-
-def _points(value: float) -> str:
-    return "an unknown number of points" if math.isnan(value) else f"{value:.1f} points"
 
 
 def best_rates(cells: Sequence[Cell]) -> dict[tuple[str, float], Cell]:

@@ -3,7 +3,6 @@
 import io
 import math
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,8 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from pipeline import stage
 from pipeline.figures import saved
-from pipeline.schema import CLASSES
 from pipeline.studies import trained
-from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
+from pipeline.studies.analysis import CHANCE, Analysis, Findings, Picture, Quantity, counted, mean, with_spread
 from pipeline.studies.charts import Curve, Plot, curves, wrapped_headline
 from pipeline.studies.collected import Collected
 from pipeline.tables import Table
@@ -21,8 +19,6 @@ from pipeline.tables import Table
 NETWORKS = ("mlp", "cnn-max", "cnn-average", "cnn-stride", "cnn-none")
 POOLED, WITHOUT = ("cnn-max", "cnn-average"), "cnn-none"
 TRAININGS = {"still": "Trained on images where they are", "moved": "Trained on images moved by up to 4 px"}
-CHANCE = 1 / CLASSES
-"""Accuracy of guessing: inspect looks at equally many images of each class."""
 
 QUANTITIES = {
     "cnn_loss": Quantity(
@@ -95,11 +91,6 @@ def losses(collected: Collected, variant: str) -> list[float]:
         strict=True,
     )
     return [100 * (clean - moved) / (clean - CHANCE) for clean, moved in pairs if clean > CHANCE]
-
-
-def mean(values: list[float]) -> float:
-    """Return the mean, NaN of nothing."""
-    return fmean(values) if values else math.nan
 
 
 def plots(shifts: dict[str, list[pd.DataFrame]]) -> list[Plot]:
