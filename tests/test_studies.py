@@ -308,7 +308,8 @@ def clone(tmp_path_factory, environment) -> Clone:
     """A repository in which the study `pooling` was ended by Ctrl-C, finished, and called once more."""
     made = Clone(tmp_path_factory.mktemp("clone") / "repository", environment)
     edit(made.folder, "pooling", small__seeds=[0])
-    made("git", "commit", "-qam", "one seed")
+    made("git", "rm", "-rq", "docs/studies")
+    made("git", "commit", "-qam", "one seed, no pages yet")
     made.preview = made(*STUDY, *QUICK, "--dry-run")
     first = made.begin(*STUDY, *QUICK)
     while not any("Running stage" in log.read_text() for log in (made.folder / ".studies").glob("pooling/*.log")):
