@@ -4,7 +4,7 @@ import copy
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -131,6 +131,23 @@ def changed(tree: Any, values: Mapping[str, Any]) -> Any:
             section = section[name]
         section[last] = value
     return result
+
+
+def unknown(key: str, known: Collection[str]) -> str | None:
+    """Say in a line that a parameter's full name is none of the known ones, and which may be meant; None: it is one."""
+    if key in known:
+        return None
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"{key}: unknown parameter{f'; did you mean {close[0]}?' if close else ''}"
+
+
+def refusal(tree: Any, key: str, value: Any) -> str | None:
+    """Say in a line why a parameter cannot have a value in what params.yaml holds, all else as it is; None: it can."""
+    try:
+        validate(changed(tree, {key: value}), "", combinations=False)
+    except ParamsError as error:
+        return str(error).splitlines()[0].removeprefix(": ")
+    return None
 
 
 def _key(loc: tuple[int | str, ...]) -> str:

@@ -1,6 +1,5 @@
 """The experiments of a study: what each is called, what it changes, and what it is run with."""
 
-import difflib
 import hashlib
 import json
 import shlex
@@ -211,14 +210,16 @@ def _rule_mistakes(name: str, study: Study) -> Iterator[str]:
 def _value_mistakes(study: Study, base: Any, known: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each key of the study's file that it may not set, and each value that params.yaml refuses."""
     for place, key, value in _places(study):
-        yield from (f"{place}.{line}" for line in _value_mistake(key, value, base, known))
+        if mistake := _value_mistake(key, value, base, known):
+            yield f"{place}.{mistake}"
 
 
 def _given_mistakes(varied: Collection[str], given: Overrides, base: Any, known: Mapping[str, Any]) -> Iterator[str]:
     for key, value in given.items():
         if key in varied:
             yield f"{key}: expected another parameter: the study's variants are made of this one"
-        yield from _value_mistake(key, value, base, known)
+        if mistake := _value_mistake(key, value, base, known):
+            yield mistake
 
 
 def _places(study: Study) -> Iterator[tuple[str, str, Any]]:
@@ -234,17 +235,10 @@ def _places(study: Study) -> Iterator[tuple[str, str, Any]]:
                 yield from ((f"{prefix}grids.{name}", key, value) for value in choices)
 
 
-def _value_mistake(key: str, value: Any, base: Any, known: Mapping[str, Any]) -> Iterator[str]:
-    if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        yield f"{key}: unknown parameter{f'; did you mean {close[0]}?' if close else ''}"
-    elif key in RESERVED:
-        yield f"{key}: expected another parameter: {RESERVED[key]}"
-    else:
-        try:
-            params.validate(params.changed(base, {key: value}), "", combinations=False)
-        except ParamsError as error:
-            yield str(error).splitlines()[0].removeprefix(": ")
+def _value_mistake(key: str, value: Any, base: Any, known: Mapping[str, Any]) -> str | None:
+    if key in RESERVED:
+        return f"{key}: expected another parameter: {RESERVED[key]}"
+    return params.unknown(key, known) or params.refusal(base, key, value)
 
 
 def difference(planned: Planned, record_params: Mapping[str, Any]) -> str | None:

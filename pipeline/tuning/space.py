@@ -8,7 +8,6 @@ model.cnn.widths: [[32, 64], [32, 64, 128]]     # a choice may be a list
 ```
 """
 
-import difflib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,9 +96,8 @@ def read(path: Path, base: Any) -> Space:
 
 def _mistakes(key: str, spec: Any, known: Mapping[str, Any], base: Any) -> Iterator[str]:
     """Yield what is wrong with one parameter's entry."""
-    if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        yield f"{key}: unknown parameter{f'; did you mean {close[0]}?' if close else ''}"
+    if unknown := params.unknown(key, known):
+        yield unknown
         return
     if key.split(".")[0] not in GROUPS:
         yield f"{key}: expected a parameter of {', '.join(GROUPS)}: a search varies the network and its training only"
@@ -115,11 +113,7 @@ def _mistakes(key: str, spec: Any, known: Mapping[str, Any], base: Any) -> Itera
     if wrong:
         yield from (f"{key}: {mistake}" for mistake in wrong)
         return
-    for value in candidates:
-        try:
-            params.validate(params.changed(base, {key: value}), "", combinations=False)
-        except ParamsError as error:
-            yield str(error).splitlines()[0].removeprefix(": ")
+    yield from filter(None, (params.refusal(base, key, value) for value in candidates))
 
 
 def _choice_mistakes(choices: list[Any]) -> Iterator[str]:
