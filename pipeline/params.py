@@ -134,7 +134,7 @@ def changed(tree: Any, values: Mapping[str, Any]) -> Any:
 
 
 def unknown(key: str, known: Collection[str]) -> str | None:
-    """Say in a line that a parameter's full name is none of the known ones, and which may be meant; None: it is one."""
+    """Say in a line that a full name is no known parameter's, and which may be meant; None: it is one."""
     if key in known:
         return None
     close = difflib.get_close_matches(key, known, n=1)
