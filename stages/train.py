@@ -20,6 +20,8 @@ def main(
     checkpoints: stage.PathOption,
 ) -> None:
     settings = load(params)
+    tracking = settings.tracking
+    run = live.LiveRun(stage.root(), tracking.experiment) if tracking.enabled else None
     # torch takes seconds to import, and a mistake in params.yaml is to be reported at once
     from pipeline import checkpoint, device, epoch_reports, gpu_lock, probe, training
     from pipeline.progress import TrainingDisplay
@@ -38,9 +40,8 @@ def main(
         display = stack.enter_context(TrainingDisplay(settings.train.epochs))
         told = stack.enter_context(epoch_reports.reporting(state.path.parent, settings.train.epochs))
         listeners = [display.epoch, told]
-        if settings.tracking.enabled:
-            run = live.LiveRun(stage.root(), settings.tracking.experiment, identity, settings.model.arch)
-            listeners.append(stack.enter_context(run).log)
+        if run:
+            listeners.append(stack.enter_context(run.opened(identity, settings.model.arch)))
         result = training.train(
             settings.model, settings.augment, settings.train, splits, state, on_step=display.step, listeners=listeners
         )

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import mlflow
@@ -87,6 +89,11 @@ def curve(root: Path, run_id: str, key: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in client.get_metric_history(run_id, key))
 
 
+def train_live(root: Path) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
+    """Open the run of a training of `TRAINING`; gives what takes its epochs."""
+    return live.LiveRun(root, "cifar10").opened(TRAINING, "cnn")
+
+
 def test_publishing_twice_adds_nothing(tmp_path, publish):
     """One run, one version of the model, no point of a curve repeated."""
     first = publish()
@@ -136,8 +143,8 @@ def test_a_run_tells_when_its_results_were_made(tmp_path, publish, record):
 
 def test_the_run_that_train_opened_is_completed_and_not_doubled(tmp_path, publish):
     """Live curves with a gap: publish fills it, and the run keeps its id."""
-    with live.LiveRun(tmp_path, "cifar10", TRAINING, "cnn") as opened:
-        opened.log({"epoch": 1, "val/accuracy": 0.3})
+    with train_live(tmp_path) as log:
+        log({"epoch": 1, "val/accuracy": 0.3})
     (run,) = all_runs(tmp_path)
     assert run.info.status == "RUNNING"
     assert run.data.metrics == {"val/accuracy": 0.3}
@@ -148,15 +155,41 @@ def test_the_run_that_train_opened_is_completed_and_not_doubled(tmp_path, publis
     assert run.data.metrics["test/accuracy"] == 0.5
 
 
+def test_a_run_says_that_its_training_was_killed(tmp_path, environment):
+    """SIGKILL leaves a training no time to say anything; the process beside it does, with all epochs that ended."""
+    code = (
+        "import os; from pathlib import Path; from pipeline.tracking import live;"
+        f"run = live.LiveRun(Path({str(tmp_path)!r}), 'cifar10').opened({TRAINING!r}, 'cnn'); log = run.__enter__();"
+        "log({'epoch': 1, 'val/accuracy': 0.3}); log({'epoch': 2, 'val/accuracy': 0.4}); os.kill(os.getpid(), 9)"
+    )
+    training = start_python(code, environment=environment)
+    training.communicate()  # until the process beside it, which has its output, has ended, too
+    assert training.returncode == -signal.SIGKILL
+    (run,) = all_runs(tmp_path)
+    assert run.info.status == "KILLED"
+    assert curve(tmp_path, run.info.run_id, "val/accuracy") == [(1, 0.3), (2, 0.4)]
+
+
+def test_a_store_that_fails_is_one_warning_of_the_training(tmp_path, monkeypatch, capsys):
+    """However many epochs follow."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with train_live(tmp_path) as log:
+        for epoch in range(1, 1001):
+            log({"epoch": epoch, "val/accuracy": 0.3})
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith("warning: MLflow: ")
+    assert warning.endswith("; training goes on, the track stage completes the run")
+
+
 def test_a_training_killed_and_begun_again_goes_on_in_its_run(tmp_path):
     """The second process is told of restored epochs, too; none is logged twice."""
-    killed = live.LiveRun(tmp_path, "cifar10", TRAINING, "cnn")
-    killed.log({"epoch": 1, "val/accuracy": 0.3})
-    killed.__exit__(KeyboardInterrupt, None, None)
+    with suppress(KeyboardInterrupt), train_live(tmp_path) as log:
+        log({"epoch": 1, "val/accuracy": 0.3})
+        raise KeyboardInterrupt
     assert all_runs(tmp_path)[0].info.status == "FAILED"
-    with live.LiveRun(tmp_path, "cifar10", TRAINING, "cnn") as again:
-        again.log({"epoch": 1, "val/accuracy": 0.3})
-        again.log({"epoch": 2, "val/accuracy": 0.4})
+    with train_live(tmp_path) as log:
+        log({"epoch": 1, "val/accuracy": 0.3})
+        log({"epoch": 2, "val/accuracy": 0.4})
     (run,) = all_runs(tmp_path)
     assert run.info.status == "RUNNING"
     assert curve(tmp_path, run.info.run_id, "val/accuracy") == [(1, 0.3), (2, 0.4)]
@@ -165,8 +198,8 @@ def test_a_training_killed_and_begun_again_goes_on_in_its_run(tmp_path):
 def test_a_training_repeated_opens_no_second_run(tmp_path, publish):
     """`dvc repro --force` computes the same bytes, which have a complete run already."""
     publish()
-    with live.LiveRun(tmp_path, "cifar10", TRAINING, "cnn") as again:
-        again.log({"epoch": 1, "val/accuracy": 0.3})
+    with train_live(tmp_path) as log:
+        log({"epoch": 1, "val/accuracy": 0.3})
     assert publish().existed
     (run,) = all_runs(tmp_path)
     assert run.info.status == "FINISHED"

@@ -296,8 +296,8 @@ def test_a_search_whose_trials_all_fail_ends(searched):
 def test_the_run_of_a_study_is_opened_again_and_survives_its_store(tmp_path, monkeypatch, capsys):
     """The same run as long as there is one; a store that breaks in the middle costs one line, not the search."""
     monkeypatch.setenv("DVC_EXP_NAME", "one-0000")
-    with live.LiveRun(tmp_path, "cifar10", "a" * 64, "cnn") as run:
-        run.log({"epoch": 1, "val/accuracy": 0.5})
+    with live.LiveRun(tmp_path, "cifar10").opened("a" * 64, "cnn") as log:
+        log({"epoch": 1, "val/accuracy": 0.5})
     monkeypatch.delenv("DVC_EXP_NAME")
     opened = StudyRun(tmp_path, "cifar10", "one", None)
     opened.prune("one-0000", "hopeless")

@@ -28,15 +28,22 @@ def uri(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / DATABASE}"
 
 
-def client(root: Path) -> "MlflowClient":
-    """Return a client of the store, which is made if it does not exist."""
+def load() -> None:
+    """Import MLflow, which takes seconds, with the settings that it has here."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # with MLflow's 7 a dead server takes minutes
-    import mlflow
+    import mlflow  # noqa: F401
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def client(root: Path) -> "MlflowClient":
+    """Return a client of the store, which is made if it does not exist."""
+    load()
+    import mlflow
+
     mlflow.set_tracking_uri(uri(root))
     # Processes that start together on a fresh store would race in the database's schema migration.
     with filelock.FileLock(root / LOCK):
