@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.growth import Growth, Memory
 from benchmarks.roofline import Floor, Step
-from pipeline import files
-from pipeline.figures import BLUE, GREY, ORANGE, PALE, styled
+from pipeline.figures import BLUE, GREY, ORANGE, PALE, saved
 
 
 def growth(path: Path, growths: Mapping[str, Growth], memory: Mapping[str, Memory], machine: str) -> None:
@@ -21,7 +19,7 @@ def growth(path: Path, growths: Mapping[str, Growth], memory: Mapping[str, Memor
         growths, memory: by quantity, up to five of the one.
         machine: what it was measured on, for the title.
     """
-    with styled((10.5, 6.4)) as figure:
+    with saved(path, (10.5, 6.4)) as figure:
         panels = figure.subplots(2, 3).flat
         drawn: list[Axes] = []
         for name, one in growths.items():
@@ -40,7 +38,6 @@ def growth(path: Path, growths: Mapping[str, Growth], memory: Mapping[str, Memor
             ha="left",
             fontsize=11,
         )
-        _save(figure, path)
 
 
 def _growth(axes: Axes, name: str, one: Growth) -> None:
@@ -90,7 +87,7 @@ def layers(path: Path, floors: Sequence[Floor], step: Step, machine: str) -> Non
     """Draw each layer's operations and least time in one training step, in the order in which they run."""
     names = [" ".join([floor.name, floor.kind, " x ".join(map(str, floor.output))]) for floor in floors]
     rows = range(len(floors))
-    with styled((10.5, 0.2 * len(floors) + 1.6)) as figure:
+    with saved(path, (10.5, 0.2 * len(floors) + 1.6)) as figure:
         work, least = figure.subplots(1, 2, sharey=True)
         forward = [floor.forward_gflop for floor in floors]
         work.barh(rows, forward, color=BLUE, label="forward")
@@ -119,10 +116,3 @@ def layers(path: Path, floors: Sequence[Floor], step: Step, machine: str) -> Non
             ha="left",
             fontsize=11,
         )
-        _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write a PNG that is the same, byte for byte, for the same content."""
-    with files.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import airbench_muon, airbench_package, speedrun
+from benchmarks import airbench_muon, airbench_package, speedrun, speedrun_figure
 from benchmarks.airbench_muon import Outcome, Recipe
+from benchmarks.measuring import BenchmarkError
 from pipeline import presets, shapes10
 from tests.paths import ROOT
 
@@ -126,6 +127,21 @@ def test_both_sides_are_trained_and_compared(small_archive, tmp_path):
         for ours, peer in zip(*(fast[side]["outcomes"] for side in ("ours", "peer")), strict=True)
     ]
     assert fast["vs_peer"] == pytest.approx(np.median(ratios))
+    drawn = [tmp_path / name for name in ("one.png", "two.png")]
+    for path in drawn:
+        speedrun_figure.main([out], path)
+    one, two = (path.read_bytes() for path in drawn)
+    assert one == two
+    assert one.startswith(b"\x89PNG")
+
+
+def test_results_of_two_machines_are_not_drawn_as_one(tmp_path):
+    """Seconds of the one say nothing beside those of the other."""
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for path in files:
+        path.write_text(json.dumps({"machine": {"device_name": path.stem}, "data": "CIFAR-10"}))
+    with pytest.raises(BenchmarkError, match=r"two\.json: found results of two and CIFAR-10, expected one"):
+        speedrun_figure.main(files, tmp_path / "out.png")
 
 
 @pytest.mark.parametrize(
