@@ -1,34 +1,28 @@
-"""Studies: their files, their plans, what their analyses make of results, and one by the real dvc in a clone."""
+"""Studies before and after they run: their files, their plans, and what their analyses make of results."""
 
 import math
-import os
 import shutil
-import signal
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from pipeline import params
-from pipeline.errors import ResultsError, StudyError
-from pipeline.experiments import Repository, Revision
+from pipeline.errors import StudyError
+from pipeline.experiments import Revision
 from pipeline.results import Results
-from pipeline.studies import counts, existing, plan, spec
+from pipeline.studies import counts, spec
 from pipeline.studies.analyses import ANALYSES, depth_and_width
 from pipeline.studies.analysis import Verdict, decide
 from pipeline.studies.collected import Collected
 from pipeline.studies.existing import Found
 from pipeline.studies.plan import Plan
 from pipeline.studies.spec import Condition
-from tests.clone import Clone
 from tests.conftest import write_params
 from tests.made_up_studies import written
 from tests.paths import ROOT
+from tests.study_plans import edit, made
 
 STUDIES = spec.names(ROOT)
-STUDY = (sys.executable, "-m", "pipeline", "study")
 
 
 @pytest.fixture(scope="module")
@@ -40,23 +34,6 @@ def project(tmp_path_factory) -> Path:
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copyfile(ROOT / name, folder / name)
     return folder
-
-
-def edit(root: Path, name: str, **changes) -> None:
-    """Write the project's study of this name with values changed: `small__seeds=[0]`; None removes a key."""
-    yaml = YAML()
-    tree = yaml.load(ROOT / f"studies/{name}.yaml")
-    for key, value in changes.items():
-        *sections, last = key.split("__")
-        section = tree
-        for part in sections:
-            section = section[int(part) if part.isdigit() else part]
-        section.pop(last) if value is None else section.update({last: value})
-    yaml.dump(tree, root / f"studies/{name}.yaml")
-
-
-def made(root: Path, name: str = "pooling", **options) -> Plan:
-    return plan.make(root, name, **{"dataset": "shapes10", "scale": "small", **options})
 
 
 def collected(planned: Plan, accuracy: dict[str, list[float]]) -> Collected:
@@ -289,141 +266,3 @@ def test_gains_of_depth_and_width_are_means_over_the_other():
     flat = {variant: [0.5] for variant in planned.variants}
     findings = depth_and_width.ANALYSIS.analyse(collected(planned, flat))
     assert decide(planned.study.rule, findings.quantities) is Verdict.NOT_HERE
-
-
-# Longer than anything a clone needs, whatever else the machine does.
-clone_tests = pytest.mark.timeout(1200)
-QUICK = ("pooling", "--set=train.epochs=1", "--set=model.cnn.norm=none")
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory, environment) -> Clone:
-    """A repository in which the study `pooling` was ended by Ctrl-C, finished, and called once more."""
-    made = Clone(tmp_path_factory.mktemp("clone") / "repository", environment)
-    edit(made.folder, "pooling", small__seeds=[0])
-    made("git", "rm", "-rq", "docs/studies")
-    made("git", "commit", "-qam", "one seed, no pages yet")
-    made.preview = made(*STUDY, *QUICK, "--dry-run")
-    first = made.begin(*STUDY, *QUICK)
-    while not any("Running stage" in log.read_text() for log in (made.folder / ".studies").glob("pooling/*.log")):
-        assert first.poll() is None, first.stdout.read()
-        time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGINT)
-    made.interrupted, _ = first.communicate(timeout=120)
-    made.interrupted_code = first.returncode
-    made.finished = made(*STUDY, *QUICK, "--jobs=2")
-    made.pages = pages(made)
-    made.again = made(*STUDY, *QUICK)
-    return made
-
-
-def pages(clone: Clone) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((clone.folder / "docs/studies").iterdir())}
-
-
-def experiments(clone: Clone) -> set[str]:
-    with Repository(clone.folder) as repository:
-        return {found.name for found in repository.experiments()}
-
-
-def of_clone(clone: Clone, *given: str) -> Plan:
-    return made(clone.folder, given=[*(option.removeprefix("--set=") for option in QUICK[1:]), *given])
-
-
-@clone_tests
-def test_ctrl_c_ends_a_study_in_order_and_the_same_command_goes_on(clone):
-    """Nothing is left over, a line says what to do, and no experiment runs twice."""
-    assert clone.interrupted_code == 130
-    assert "interrupted with 0 of 4 experiments finished; the same command goes on" in clone.interrupted
-    assert "4 of 4 experiments are to be run" in clone.preview
-    assert clone.finished.count("started") == clone.finished.count("complete  test accuracy") == 4
-    assert experiments(clone) == {one.name for one in of_clone(clone).experiments}
-    assert not list((clone.folder / ".dvc/tmp/exps/standalone").glob("tmp*"))
-
-
-@clone_tests
-def test_a_finished_study_runs_nothing_more_and_writes_the_same_bytes(clone):
-    """The page holds what the experiments recorded."""
-    assert "4 experiments, 0 of them to be run" in clone.again
-    assert "started" not in clone.again
-    assert pages(clone) == clone.pages
-    assert {*clone.pages} == {"pooling.md", "pooling.png"}
-    text = clone.pages["pooling.md"].decode()
-    with Repository(clone.folder) as repository:
-        for one in of_clone(clone).experiments:
-            accuracy = repository.results(repository.resolve(one.name)).metrics["test/accuracy"]
-            assert f"| {accuracy * 100:.2f} |" in next(row for row in text.splitlines() if f"| {one.variant} |" in row)
-        baseline = repository.resolve("HEAD").sha[:7]
-    assert "data: shapes10; 500 training, 100 validation and 1,000 test images" in text
-    assert f"commit {baseline}" in text
-    assert "--set train.epochs=1 --set model.cnn.norm=none\n" in text
-    assert str(clone.folder) not in text
-
-
-@clone_tests
-def test_every_experiment_is_a_child_of_the_studys_run(clone):
-    """The parent says what was judged, and how."""
-    (parent,) = [run for run in clone.runs() if run.data.tags.get("study") == "pooling"]
-    children = [run for run in clone.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert {run.info.run_name for run in children} == {one.name for one in of_clone(clone).experiments}
-    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
-    assert f"**This {parent.data.tags['verdict']}**" in clone.pages["pooling.md"].decode()
-    assert parent.data.metrics["macs_ratio"] == pytest.approx(1753728 / 7258752, rel=1e-3)
-
-
-@clone_tests
-def test_any_file_of_an_experiment_can_be_read(clone):
-    """Of git, of DVC's cache, and one in a folder that DVC keeps."""
-    planned = of_clone(clone)
-    with Repository(clone.folder) as repository:
-        known = existing.by_name(repository)
-        found = {one.name: existing.find(repository, one, known) for one in planned.experiments}
-        results = Collected(repository, planned, found, {})
-        name = planned.experiments[0].name
-        assert results.read(name, "results/history.csv").startswith(b"epoch,")
-        assert results.read(name, "results/figures/training.png").startswith(b"\x89PNG")
-        assert b"test/accuracy" in results.read(name, "metrics/evaluate.json")
-        assert list(results.history(name)["epoch"]) == [1.0]
-        with pytest.raises(ResultsError, match=r"nothing\.csv is neither in DVC's cache nor in a remote"):
-            results.read(name, "nothing.csv")
-
-
-@clone_tests
-def test_an_experiment_with_other_parameters_is_not_taken(clone):
-    """Even if it has the name of the one that is wanted."""
-    planned, other = of_clone(clone).experiments[0], of_clone(clone, "train.lr=0.02").experiments[0]
-    with Repository(clone.folder) as repository:
-        known = existing.by_name(repository)
-        assert existing.find(repository, planned, known).revision.name == planned.name
-        assert existing.find(repository, other, known) is None
-        assert existing.find(repository, other, {other.name: known[planned.name]}) is None
-
-
-@clone_tests
-def test_a_training_that_diverges_is_a_result_and_not_run_again(clone):
-    """Only what is missing runs; nothing can be said of the accuracy, and the page says why."""
-    wild = {"train.optimizer": "sgd", "train.lr": 1000, "train.warmup": 0.0}
-    edit(clone.folder, "pooling", small__seeds=[0], small__variants={"none": wild})
-    said = clone(*STUDY, *QUICK)
-    assert "4 experiments, 1 of them to be run" in said
-    assert said.count("  diverged  training stopped at epoch 1") == 1
-    text = (clone.folder / "docs/studies/pooling.md").read_text()
-    assert "**This cannot be decided**" in text
-    assert text.count("diverged: training stopped at epoch 1, step") == 1
-    assert "0 (1 diverged)" in next(row for row in text.splitlines() if row.startswith("| none | 7,258,752"))
-    assert "4 experiments, 0 of them to be run" in clone(*STUDY, *QUICK)
-    assert "diverged" in clone(*STUDY, *QUICK, "--dry-run")
-    assert not list((clone.folder / ".checkpoints").glob("*/*"))
-
-
-@clone_tests
-def test_an_experiment_that_fails_is_told_in_one_line_and_no_page_is_written(clone):
-    """It is tried again the next time: whatever it was may have been mended."""
-    edit(clone.folder, "pooling", small__seeds=[0], small__variants={"stride": {"train.device": "cuda:99"}})
-    before = pages(clone)
-    for _ in range(2):
-        said = clone(*STUDY, *QUICK, code=1)
-        assert "4 experiments, 1 of them to be run" in said
-        assert said.splitlines()[-1].startswith("error: 1 of 4 experiments failed, pooling-stride-s0-")
-        assert "train.device: found cuda:99, but this machine has" in said.splitlines()[-1]
-    assert pages(clone) == before
