@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
+from benchmarks.axes import plain_ticks
 from benchmarks.growth import Growth, Memory
 from benchmarks.roofline import Floor, Step
 from pipeline.figures import BLUE, GREY, ORANGE, PALE, saved
@@ -78,9 +79,7 @@ def _logarithmic(axes: Axes, sizes: Sequence[float]) -> None:
     axes.set_yscale("log")
     axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    plain_ticks(axes.yaxis)
 
 
 def layers(path: Path, floors: Sequence[Floor], step: Step, machine: str) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from benchmarks.axes import plain_ticks
 from benchmarks.measuring import BenchmarkError
 from pipeline import files, stage
 from pipeline.figures import BLUE, GREY, ORANGE, headline, saved
@@ -60,9 +60,7 @@ def draw(path: Path, presets: dict[str, Any], about: dict[str, Any]) -> None:
             text = f"{name}: {preset['vs_peer']:.2f} x the time, n = {ours['n']}"
             axes.annotate(text, middle, (0, 10), textcoords="offset points", ha="center", fontsize=8)
         axes.set(xlabel="seconds of training", ylabel="test accuracy with six views, %", xscale="log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        plain_ticks(axes.xaxis)
         axes.margins(x=0.2, y=0.12)
         axes.legend(loc="lower right")
         machine = f"{about['machine']['device_name']}, {about['machine']['cores']} cores"

@@ -21,6 +21,7 @@ def main(
 ) -> None:
     settings = load(params)
     tracking = settings.tracking
+    # started here, so that MLflow is imported beside what this process imports next
     run = live.LiveRun(stage.root(), tracking.experiment) if tracking.enabled else None
     # torch takes seconds to import, and a mistake in params.yaml is to be reported at once
     from pipeline import checkpoint, device, epoch_reports, gpu_lock, probe, training

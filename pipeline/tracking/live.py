@@ -86,7 +86,7 @@ def main(root: Path, experiment: str) -> None:
         store.load()
         messages = _received()
         if (first := next(messages, None)) is not None:
-            _send(root, experiment, first, messages)
+            _send(root, experiment, first["training"], first["arch"], messages)
     except Exception as error:  # a store may fail in any way; training must survive all of them
         print(
             f"warning: MLflow: {store.short(error)}; training goes on, the track stage completes the run",
@@ -94,13 +94,13 @@ def main(root: Path, experiment: str) -> None:
         )
 
 
-def _send(root: Path, experiment: str, training: Mapping[str, str], messages: Iterator[Mapping[str, Any]]) -> None:
+def _send(root: Path, experiment: str, training: str, arch: str, messages: Iterator[Mapping[str, Any]]) -> None:
     client, experiment_id = store.experiment(root, experiment)
     owner = runs.Owner.of_this_process()
-    known = runs.of_training(client, experiment_id, training["training"], owner)
+    known = runs.of_training(client, experiment_id, training, owner)
     if any(runs.is_complete(run) for run in known):
         return  # trained before, to the same bytes: its run has these curves already
-    run = known[0] if known else runs.create(client, experiment_id, training["training"], training["arch"], owner)
+    run = known[0] if known else runs.create(client, experiment_id, training, arch, owner)
     client.update_run(run.info.run_id, status="RUNNING")
     status = "KILLED"  # unless the training says how it ended
     for message in messages:
