@@ -31,6 +31,7 @@ from pipeline.errors import PresetError
 
 PEERS = {
     "fast": Recipe(widths=(32, 64, 128), epochs=4, batch_size=1000, lr=0.17),
+    "brisk": Recipe(widths=(32, 64, 128), epochs=8, batch_size=1000, lr=0.17),
     "balanced": Recipe(widths=(32, 128, 256), epochs=5, batch_size=1000, lr=0.17),
     "accurate": Recipe(),
 }

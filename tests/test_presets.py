@@ -16,7 +16,7 @@ NAMES = [preset.name for preset in presets.every()]
 
 def test_there_is_one_for_each_need():
     """From the shortest training to the longest, each with a line that says what it is for."""
-    assert NAMES == ["fast", "balanced", "accurate", "best95", "best96"]
+    assert NAMES == ["fast", "brisk", "balanced", "accurate", "best95", "best96"]
     assert all(len(preset.purpose) > 20 for preset in presets.every())
 
 
@@ -46,5 +46,5 @@ def test_what_is_printed_are_the_values_as_dvc_reads_them(name):
 
 def test_an_unknown_name_is_answered_with_those_there_are():
     """In one line."""
-    with pytest.raises(PresetError, match="preset: found quick, expected one of fast, balanced"):
+    with pytest.raises(PresetError, match="preset: found quick, expected one of fast, brisk"):
         presets.find("quick")

@@ -147,7 +147,7 @@ def test_results_of_two_machines_are_not_drawn_as_one(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--preset", "slow"], "error: --preset: found slow, expected one of fast, balanced, accurate"),
+        (["--preset", "slow"], "error: --preset: found slow, expected one of fast, brisk, balanced, accurate"),
         (["--package", "--preset", "fast"], "error: --package: airbench runs on CUDA GPUs only, found cpu"),
     ],
 )
