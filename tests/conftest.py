@@ -1,6 +1,7 @@
 """Small real things that tests share: a generated archive, its processed arrays, params with changes."""
 
 import copy
+import dataclasses
 import os
 import subprocess
 import sys
@@ -114,3 +115,33 @@ def environment() -> dict[str, str]:
     """The environment for the project's commands: this interpreter first, no state of the user's."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
     return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}", "COLUMNS": "120"}
+
+
+@pytest.fixture
+def record(tmp_path):
+    """The record of a small pipeline's results, whose files are in tmp_path."""
+    from tests import tracked
+
+    return tracked.write_results(tmp_path)
+
+
+@pytest.fixture
+def publish(tmp_path, record):
+    """A function that publishes that record, with changes, for an experiment or for none."""
+    from tests import tracked
+
+    return lambda owner=tracked.NOBODY, **changes: tracked.publish(
+        tmp_path, dataclasses.replace(record, **changes), owner
+    )
+
+
+@pytest.fixture
+def server(tmp_path, environment):
+    """An MLflow server that is running, and is gone after the test."""
+    from tests.mlflow_server import Server
+
+    made = Server(tmp_path / "server", environment)
+    made.start()
+    yield made
+    if made.process.poll() is None:
+        made.kill()

@@ -1,0 +1,69 @@
+"""The results of a small pipeline without its minutes, and what a store shows of them once they are published."""
+
+from pathlib import Path
+
+import mlflow
+
+from pipeline import exporting, models
+from pipeline.params import load
+from pipeline.results import Results
+from pipeline.tracking import runs, store
+from pipeline.tracking.runs import Owner, Published
+from tests.conftest import SMALL, write_params
+
+TRAINING = "a" * 64
+NOBODY = Owner()
+SETTINGS = {"experiment": "cifar10", "model": "cifar10-cnn"}
+
+
+def write_results(folder: Path) -> Results:
+    """Write the files of such results, with a real ONNX graph, and return their record."""
+    params = load(write_params(folder / "params.yaml", SMALL))
+    network = models.build("cnn", params.model.cnn, mean=(1, 2, 3), std=(4, 5, 6), classes=10).eval()
+    (folder / "model.onnx").write_bytes(exporting.to_onnx(network, tuple("abcdefghij"), 32, {}))
+    (folder / "figures").mkdir()
+    (folder / "figures/confusion.png").write_bytes(b"a picture")
+    (folder / "preview.png").write_bytes(b"another")
+    (folder / "predictions.csv").write_text("index,label,predicted\n")
+    (folder / "history.csv").write_text("epoch,val/accuracy\n1,0.3\n2,0.4\n")
+    (folder / "card.md").write_text("# A card")
+    machine = dict.fromkeys((*runs.MACHINE, *runs.VERSIONS), "x")
+    return Results(
+        params=params.effective("data", "augment", "model", "train", "evaluate", "export"),
+        metrics={
+            "data/name": "shapes10",
+            "data/train_images": 500,
+            "model/parameters": 1234,
+            "train/epochs": 2,
+            "train/fingerprint": TRAINING,
+            "train/started": "2026-01-02T03:04:05.678+00:00",
+            "val/accuracy": 0.4,
+            "test/accuracy": 0.5,
+            "export/ended": "2026-01-02T03:05:05.678+00:00",
+            **{f"train/{key}": value for key, value in machine.items()},
+        },
+        outputs={"processed": "0123456789abcdef0123456789abcdef.dir"},
+        paths={
+            "preprocess": {"out": "processed", "preview": "preview.png"},
+            "train": {"params": "params.yaml", "history": "history.csv"},
+            "evaluate": {"predictions": "predictions.csv", "figures-dir": "figures"},
+            "export": {"out": "model.onnx", "card": "card.md"},
+        },
+        content="b" * 64,
+        tracking={},
+    )
+
+
+def publish(folder: Path, results: Results, owner: Owner) -> Published:
+    """Publish results whose files are in a folder to the store that is there, too."""
+    return runs.publish(folder, SETTINGS, results, owner, folder)
+
+
+def all_runs(root: Path) -> list:
+    client, experiment = store.experiment(root, "cifar10")
+    return runs.search(client, experiment)
+
+
+def curve(root: Path, run_id: str, key: str) -> list[tuple[int, float]]:
+    client = mlflow.MlflowClient(store.uri(root))
+    return sorted((point.step, point.value) for point in client.get_metric_history(run_id, key))
