@@ -20,6 +20,7 @@ SIDES = (("peer", "the recipe of airbench94_muon", ORANGE, "s"), ("ours", "prese
 def main(
     results: Annotated[list[Path], typer.Argument(help="What --json wrote.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    data: Annotated[str | None, typer.Option(help="What to call the images. Default: as the results do.")] = None,
 ) -> None:
     found = [files.read_json(path) for path in results]
     for path, result in zip(results, found, strict=True):
@@ -30,7 +31,8 @@ def main(
                 f"{path}: found results of {' and '.join(place)}, expected {' and '.join(expected)} as in {results[0]}"
             )
     entries = [entry for result in found for entry in result.items()]
-    draw(out, {name: value for name, value in entries if isinstance(value, dict) and "vs_peer" in value}, found[0])
+    presets = {name: value for name, value in entries if isinstance(value, dict) and "vs_peer" in value}
+    draw(out, presets, {"machine": found[0]["machine"], "data": data or found[0]["data"]})
 
 
 def draw(path: Path, presets: dict[str, Any], about: dict[str, Any]) -> None:

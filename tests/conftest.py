@@ -140,8 +140,7 @@ def server(tmp_path, environment):
     """An MLflow server that is running, and is gone after the test."""
     from tests.mlflow_server import Server
 
-    made = Server(tmp_path / "server", environment)
-    made.start()
-    yield made
-    if made.process.poll() is None:
-        made.kill()
+    folder = tmp_path / "server"
+    stores = ("--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", f"{folder}/artifacts")
+    with Server(folder, environment, "server", *stores).running() as running:
+        yield running

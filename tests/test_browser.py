@@ -1,13 +1,6 @@
 """MLflow's own pages on the pipeline's runs, in a real browser: what a person does to compare two experiments."""
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +9,7 @@ from playwright.sync_api import expect, sync_playwright
 from pipeline.experiments import Repository
 from pipeline.tracking import store, sync
 from tests.forge import Forge
+from tests.mlflow_server import Server
 
 SECONDS = 1000  # playwright counts milliseconds
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -38,29 +32,9 @@ def address(tmp_path, environment) -> Iterator[str]:
     with Repository(forge.folder) as repository:
         for change in sync.plan(repository, settings).changes:
             sync.apply(repository, settings, change)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri(forge.folder)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with (tmp_path / "log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        _wait(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def _wait(url: str) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310  # our own address
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(url)
+    server = Server(tmp_path / "ui", environment, "ui", "--backend-store-uri", store.uri(forge.folder))
+    with server.running():
+        yield server.url
 
 
 def test_two_experiments_can_be_compared_in_the_mlflow_ui(address, tmp_path):

@@ -133,6 +133,8 @@ def test_both_sides_are_trained_and_compared(small_archive, tmp_path):
     one, two = (path.read_bytes() for path in drawn)
     assert one == two
     assert one.startswith(b"\x89PNG")
+    speedrun_figure.main([out], drawn[1], "other images")
+    assert drawn[1].read_bytes() != one
 
 
 def test_results_of_two_machines_are_not_drawn_as_one(tmp_path):
