@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline import device
+from pipeline.hardware import device
+from pipeline.models.common import numerics
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BIAS_RATE, HEAD_RATE, DECAY = 0.053, 0.67, 2e-6  # per image of the batch, as the loss is a sum
@@ -263,5 +264,5 @@ def _normalised(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _precision(place: torch.device) -> Any:
-    precision = device.choose_precision("auto", place)
-    return contextlib.nullcontext() if place.type == "cuda" else device.autocast(place, precision)
+    precision = numerics.choose_precision("auto", place)
+    return contextlib.nullcontext() if place.type == "cuda" else numerics.autocast(place, precision)

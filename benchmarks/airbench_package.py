@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.airbench_muon import Outcome
-from pipeline import dataset
+from pipeline.data import dataset
 from pipeline.errors import ParamsError
 
 

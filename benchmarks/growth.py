@@ -1,6 +1,5 @@
 """What time and memory trainings of several sizes take, and the exponents of their growth."""
 
-import dataclasses
 import multiprocessing
 from collections.abc import Callable, Sequence
 
@@ -11,7 +10,8 @@ from pydantic import BaseModel
 from benchmarks import measuring, roofline
 from benchmarks.roofline import Floor, Peaks
 from benchmarks.trainings import Case, Quantity, Training
-from pipeline import device
+from pipeline.hardware import device
+from pipeline.models.common import numerics
 
 
 class Growth(BaseModel):
@@ -65,10 +65,10 @@ def floors(case: Case, steps: int, place: torch.device, peaks: Peaks) -> list[Fl
     """Return the floors of the mean step of a training that has `steps` of them."""
     return roofline.step_floors(
         case.network(place),
-        case.train,
+        case.params.optimizer,
         side=case.train.resolutions[0],
         batch=case.images * case.train.epochs / steps,
-        precision=device.choose_precision(case.train.precision, place),
+        precision=numerics.choose_precision(case.train.precision, place),
         peaks=peaks,
     )
 
@@ -148,8 +148,8 @@ def _memory(task: tuple[Case, str]) -> tuple[float, float]:
     """Return this process's peak in MiB before and after a training of whole batches."""
     case, place = task[0], torch.device(task[1])
     start = device.peak_memory_mib(place)
-    device.prepare(place, deterministic=case.train.deterministic)
+    numerics.prepare(place, deterministic=case.train.deterministic)
     steps = 2 if place.type == "cpu" else 8  # 2: the optimiser's state is there, too; 8: the step is recorded
     train = case.train.model_copy(update={"epochs": steps})
-    Training(dataclasses.replace(case, train=train, images=train.batch_size), place)()
+    Training(Case(case.params.model_copy(update={"train": train}), images=train.batch_size), place)()
     return start, device.peak_memory_mib(place)

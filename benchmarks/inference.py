@@ -18,10 +18,12 @@ from rich.table import Table
 
 from benchmarks import inputs, measuring
 from benchmarks.measuring import Timing
-from pipeline import device as devices
-from pipeline import exporting, stage, training
-from pipeline.dataset import Dataset
-from pipeline.schema import Params
+from pipeline import stage
+from pipeline.config.schema import Params
+from pipeline.data.dataset import Dataset
+from pipeline.export import graph
+from pipeline.models.common import numerics
+from pipeline.training import loop
 
 BATCH_SIZES = (1, 32, 1024)
 
@@ -47,7 +49,7 @@ def main(
     json: inputs.JsonOption = None,
 ) -> None:
     place, sizes = measuring.choose(device), batch_size or BATCH_SIZES
-    devices.prepare(place, deterministic=True)  # as evaluation does
+    numerics.prepare(place, deterministic=True)  # as evaluation does
     results: dict[str, Any] = {"rounds": rounds, "seconds_a_turn": seconds}
     for name in arch or inputs.ARCHS:
         settings = inputs.load_params(params, {"model.arch": name} | inputs.NARROW_SPEEDNET)
@@ -70,15 +72,15 @@ def sides(params: Params, data: Dataset, place: torch.device) -> dict[str, Call]
     "cuda" copy the images to the GPU and the probabilities back.
     """
     cpu = torch.device("cpu")
-    model = training.initial_model(params.model, params.train, data, cpu).eval()
-    session = exporting.session(exporting.to_onnx(model, data.metadata.classes, 32, {}))
-    found: dict[str, Call] = {"onnx": lambda images: session.run([exporting.OUTPUT], {exporting.INPUT: images})}
+    model = loop.initial_model(params.model, params.train, data, cpu).eval()
+    session = graph.session(graph.to_onnx(model, data.metadata.classes, 32, {}))
+    found: dict[str, Call] = {"onnx": lambda images: session.run([graph.OUTPUT], {graph.INPUT: images})}
     for where in dict.fromkeys((cpu, place)):
         suffix = "" if where == cpu else f"_{where.type}"
-        copy = training.initial_model(params.model, params.train, data, where)
-        network = exporting.Served(copy.to(memory_format=torch.channels_last)).eval()
+        copy = loop.initial_model(params.model, params.train, data, where)
+        network = graph.Served(copy.to(memory_format=torch.channels_last)).eval()
         found[f"torch{suffix}"] = torch_call(network, where, "fp32")
-        if devices.choose_precision("auto", where) == "bf16":
+        if numerics.choose_precision("auto", where) == "bf16":
             found[f"torch{suffix}_bf16"] = torch_call(network, where, "bf16")
     return found
 
@@ -88,7 +90,7 @@ def torch_call(network: torch.nn.Module, place: torch.device, precision: str) ->
 
     @torch.inference_mode()
     def call(images: Images) -> object:
-        with devices.autocast(place, precision):
+        with numerics.autocast(place, precision):
             return network(torch.from_numpy(images).to(place)).cpu()
 
     return call

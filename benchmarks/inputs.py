@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from pipeline import cifar10, dataset, shapes10
-from pipeline import params as parameters
-from pipeline.schema import IMAGE_SIDE, Params
+from pipeline.archives import cifar10, shapes10
+from pipeline.config import loading as parameters
+from pipeline.config.schema import Params
+from pipeline.config.section import IMAGE_SIDE
+from pipeline.data import dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,7 +30,7 @@ ParamsOption = Annotated[Path, typer.Option(help="Parameters of network, augment
 
 
 def read_tree(path: Path, changes: Mapping[str, Any]) -> Any:
-    """Read a valid params.yaml and set some of its values, unchecked: `{"train.lr": 0.1}`."""
+    """Read a valid params.yaml and set some of its values, unchecked: `{"optimizer.muon.lr": 0.1}`."""
     tree = parameters.read(path)
     parameters.validate(tree, str(path))
     return parameters.changed(tree, changes)

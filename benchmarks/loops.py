@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline import device, training
-from pipeline.dataset import Dataset, Split
-from pipeline.schema import Params
-from pipeline.stepping import WARM_UP_STEPS, train_step
+from pipeline.config.schema import Params
+from pipeline.data.dataset import Dataset, Split
+from pipeline.hardware import device
+from pipeline.models.common import numerics
+from pipeline.training import loop
+from pipeline.training.step import WARM_UP_STEPS, train_step
 
 WORKERS = 2
 """Processes that load images in the conventional loop."""
@@ -26,17 +28,17 @@ Epoch = Callable[[], float]
 
 
 def ours(params: Params, data: Dataset, *, allocator: bool = True) -> Epoch:
-    """Prepare what `training.train` does between two validations.
+    """Prepare what `loop.train` does between two validations.
 
     Args:
         allocator: False: without the setting that lets the C library keep freed memory.
     """
-    with contextlib.nullcontext() if allocator else mock.patch.object(device, "_keep_freed_memory"):
-        step, average = training.set_up(params.model, params.augment, params.train, data)
+    with contextlib.nullcontext() if allocator else mock.patch.object(numerics, "keep_freed_memory"):
+        step, average = loop.set_up(params, data)
     epochs = itertools.cycle(range(params.train.epochs))
 
     def epoch() -> float:
-        training.train_epoch(step, average, next(epochs))
+        loop.train_epoch(step, average, next(epochs))
         return device.peak_memory_mib(step.loader.device)
 
     return epoch
@@ -48,7 +50,7 @@ def bare_step(params: Params, data: Dataset) -> Epoch:
     Nothing else: no loading, no augmentation, no learning rate, no count of right answers. On a GPU it is recorded
     and replayed as this project's steps are.
     """
-    step, _ = training.set_up(params.model, params.augment, params.train, data)
+    step, _ = loop.set_up(params, data)
     place, size = step.loader.device, params.train.batch_size
     random = torch.Generator().manual_seed(params.train.seed)
     images = torch.randint(256, (size, *data["train"].images.shape[1:]), dtype=torch.uint8, generator=random)
@@ -88,7 +90,7 @@ def conventional(params: Params, data: Dataset) -> Epoch:
 
     place = device.choose(params.train.device)
     plain = params.train.model_copy(update={"channels_last": False})
-    model = training.initial_model(params.model, plain, data, place)
+    model = loop.initial_model(params.model, plain, data, place)
     model.normalize = nn.Identity()  # the transforms do it
     mean, std = ([level / 255 for level in levels] for levels in (data.metadata.mean, data.metadata.std))
     transform = transforms.Compose(

@@ -17,8 +17,9 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from pipeline import device
 from pipeline.errors import PipelineError
+from pipeline.hardware import device
+from pipeline.models.common import numerics
 
 
 class BenchmarkError(PipelineError):
@@ -102,7 +103,7 @@ def machine(place: torch.device) -> dict[str, Any]:
     """Return what numbers measured here should be read with."""
     return {
         **device.describe(place),
-        "precision": device.choose_precision("auto", place),
+        "precision": numerics.choose_precision("auto", place),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(terse=True),
         "commit": _commit(),

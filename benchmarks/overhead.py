@@ -16,8 +16,8 @@ from rich.table import Table
 
 from benchmarks import inputs, measuring, overhead_startup, overhead_train
 from benchmarks.measuring import BenchmarkError
-from pipeline import params as parameters
 from pipeline import stage
+from pipeline.config import loading as parameters
 
 NEEDS = {"train": ("dvc", "mlflow"), "startup": (), "repro": ("dvc", "mlflow")}
 """The parts, with the packages that only they need."""

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 
 from benchmarks import inputs, measuring
 from benchmarks.measuring import BenchmarkError
-from pipeline import imports
-from pipeline.experiments import search_path
+from pipeline.experiments import dependencies
+from pipeline.experiments.repository import search_path
 
 NOTHING = "Data and pipelines are up to date."
 QUIET = "[core]\n    analytics = false\n    check_update = false\n"
@@ -46,7 +46,7 @@ def measure(source: Path, repeats: int, folder: Path) -> dict[str, Any]:
     Returns:
         "noop_repro": the time in this pipeline over the time in the empty one; and the median seconds of each.
     """
-    stages = list(imports.stages(inputs.ROOT))
+    stages = list(dependencies.stages(inputs.ROOT))
     with measuring.bar(f"running a copy of the pipeline once, {len(stages)} stages", 1):
         ours = pipeline_copy(folder / "ours", source)
     empty = empty_pipeline(folder / "empty", stages)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from benchmarks import inputs, measuring
-from pipeline import imports
+from pipeline.experiments import dependencies
+from tests.imports import closure
 
 HEAVY = ("torch", "mlflow", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "sklearn")
 
@@ -30,7 +31,7 @@ def measure(names: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:
         "mistake/STAGE", its whole run if params.yaml has a mistake. The seconds of each under "NAME/seconds". Which of
         `HEAVY` it brings: "imports/STAGE" at its start, "later_imports/STAGE" only when a function needs them.
     """
-    stages = imports.stages(inputs.ROOT)
+    stages = dependencies.stages(inputs.ROOT)
     wrong = folder / "params.yaml"
     wrong.write_text("a: mistake\n")
     sides: dict[str, Callable[[], object]] = {"startup/torch": partial(run, [sys.executable, "-c", "import torch"])}
@@ -60,7 +61,7 @@ def imports_of(stage: str) -> str:
 def heavy_imports(stage: str) -> tuple[list[str], list[str]]:
     """Return which of `HEAVY` a stage's own imports load, and which more what its modules import inside functions."""
     named: set[str] = set()
-    for file in imports.closure(inputs.ROOT / f"stages/{stage}.py", inputs.ROOT):
+    for file in closure(inputs.ROOT / f"stages/{stage}.py", inputs.ROOT, skipped=lambda _: False):
         for function in ast.walk(ast.parse((inputs.ROOT / file).read_text(encoding="utf-8"))):
             for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
                 if isinstance(node, ast.Import):

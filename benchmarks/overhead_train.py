@@ -16,9 +16,11 @@ from ruamel.yaml import YAML
 from benchmarks import inputs, measuring
 from benchmarks.apart import Apart
 from benchmarks.measuring import BenchmarkError, Timing
-from pipeline import dataset, files, training
-from pipeline.checkpoint import TrainingState
-from pipeline.params import load
+from pipeline import files
+from pipeline.config.loading import load
+from pipeline.data import dataset
+from pipeline.training import loop as training
+from pipeline.training.checkpoint import TrainingState
 
 Seconds = dict[str, float]
 """Of one training: "work", all but start-up; "loop", the epochs and their validation; "startup", of a stage only."""
@@ -146,7 +148,7 @@ def prepare_bare(params: Path, data: Path) -> Callable[[], Seconds]:
         started = time.perf_counter()
         splits = dataset.load(data, "train", "val")
         unsaved = Unsaved(data / "unsaved")
-        progress = training.train(settings.model, settings.augment, settings.train, splits, unsaved).progress
+        progress = training.train(settings, splits, unsaved).progress
         work = time.perf_counter() - started
         return {"work": work, "loop": progress.seconds + progress.val_seconds + progress.preparation_seconds}
 

@@ -18,8 +18,10 @@ from pydantic import BaseModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline import cost, device, optim
-from pipeline.schema import TrainParams
+from pipeline.config.schema import OptimizerParams
+from pipeline.hardware import device
+from pipeline.models.common import cost
+from pipeline.training import optim
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SECONDS = 0.5
@@ -117,13 +119,12 @@ def measure_peaks(place: torch.device) -> Peaks:
 
 
 def step_floors(
-    model: nn.Module, params: TrainParams, *, side: int, batch: float, precision: str, peaks: Peaks
+    model: nn.Module, params: OptimizerParams, *, side: int, batch: float, precision: str, peaks: Peaks
 ) -> list[Floor]:
     """Return the floors of the layers and of the optimiser, whose sum is the least time of a step.
 
     Args:
         model: its gradients and, by a step of the optimiser, its weights are changed.
-        params: of them the optimiser's.
         side: of the images in pixels.
         batch: images of a step; a mean may be a fraction.
     """
@@ -140,7 +141,7 @@ def step_floors(
         )
         for layer in cost.by_layer(model, side, precision)
     ]
-    return [floor for floor in floors if floor.gb] + [_optimizer_floor(model, params, peaks)]
+    return [floor for floor in floors if floor.gb] + [_optimizer_floor(model, params, precision, peaks)]
 
 
 def step_seconds(floors: Sequence[Floor]) -> float:
@@ -170,9 +171,9 @@ def compare(floors: Sequence[Floor], images: float, seconds: Sequence[float], pe
     )
 
 
-def _optimizer_floor(model: nn.Module, params: TrainParams, peaks: Peaks) -> Floor:
+def _optimizer_floor(model: nn.Module, params: OptimizerParams, precision: str, peaks: Peaks) -> Floor:
     """Count an update: its products, and each weight, gradient and state read once, weights and states written."""
-    optimizer = optim.build(params, model)
+    optimizer = optim.build(params, model, precision=precision)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)

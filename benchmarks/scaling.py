@@ -21,9 +21,11 @@ from rich.table import Table
 from benchmarks import growth, inputs, measuring, roofline, scaling_figures, trainings
 from benchmarks.growth import Growth, Memory
 from benchmarks.roofline import Floor, Peaks, Step
-from pipeline import device, params, stage
+from pipeline import stage
+from pipeline.config import loading
+from pipeline.config.section import CLASSES
 from pipeline.errors import PipelineError
-from pipeline.schema import CLASSES
+from pipeline.models.common import numerics
 
 STEP_IMAGES = 2000
 """Of the training in which the step is timed."""
@@ -92,8 +94,8 @@ def measure(settings: Mapping[str, Any], place: torch.device, console: Console) 
     Args:
         settings: "arch", "repeats", "images" (a factor) and "sizes", as in `main`.
     """
-    base, repeats, scale = params.load(inputs.ROOT / "params.yaml"), settings["repeats"], settings["images"]
-    device.prepare(place, deterministic=base.train.deterministic)
+    base, repeats, scale = loading.load(inputs.ROOT / "params.yaml"), settings["repeats"], settings["images"]
+    numerics.prepare(place, deterministic=base.train.deterministic)
     quantities = trainings.quantities(base, settings["arch"], scale, settings["sizes"])
     total = sum(growth.trainings(quantity, repeats) for quantity in quantities.values())
     total += sum(len(quantities[name].cases) for name in MEMORY) + 2
@@ -116,7 +118,7 @@ def measure(settings: Mapping[str, Any], place: torch.device, console: Console) 
         for name in MEMORY:
             bar.update(task, description=f"memory by {name}")
             memory[name] = growth.measure_memory(quantities[name], place, lambda: bar.advance(task))
-    precision = device.choose_precision(base.train.precision, place)
+    precision = numerics.choose_precision(base.train.precision, place)
     return Result(
         machine=measuring.machine(place),
         settings={**settings, "batch_size": case.train.batch_size, "precision": precision},
@@ -135,7 +137,7 @@ def measure_step(case: trainings.Case, place: torch.device, peaks: Peaks, repeat
     floors = growth.floors(case, training.steps, place, peaks)
     timing = measuring.interleaved({"training": training}, repeats, place)["training"]
     seconds = [total / training.steps for total in timing.seconds]
-    precision = device.choose_precision(case.train.precision, place)
+    precision = numerics.choose_precision(case.train.precision, place)
     return floors, roofline.compare(floors, case.images / training.steps, seconds, peaks.flops(precision))
 
 

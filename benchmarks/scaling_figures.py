@@ -10,7 +10,7 @@ from matplotlib.ticker import NullLocator
 from benchmarks.axes import plain_ticks
 from benchmarks.growth import Growth, Memory
 from benchmarks.roofline import Floor, Step
-from pipeline.figures import BLUE, GREY, ORANGE, PALE, saved
+from pipeline.plotting import BLUE, GREY, ORANGE, PALE, saved
 
 
 def growth(path: Path, growths: Mapping[str, Growth], memory: Mapping[str, Memory], machine: str) -> None:

@@ -25,9 +25,15 @@ from rich.table import Table
 
 from benchmarks import airbench_muon, airbench_package, inputs, measuring
 from benchmarks.airbench_muon import Outcome, Recipe
-from pipeline import cifar10, dataset, device, files, inference, presets, stage, training
-from pipeline.checkpoint import TrainingState
+from pipeline import files, stage
+from pipeline.archives import cifar10
+from pipeline.config import presets
+from pipeline.data import dataset
 from pipeline.errors import PresetError
+from pipeline.evaluation import inference
+from pipeline.hardware import device
+from pipeline.training import loop
+from pipeline.training.checkpoint import TrainingState
 
 PEERS = {
     "fast": Recipe(widths=(32, 64, 128), epochs=4, batch_size=1000, lr=0.17),
@@ -98,18 +104,12 @@ def train_ours(
     params = presets.find(name).applied(inputs.ROOT / "params.yaml")
     train = params.train.model_copy(update={"seed": seed, "device": str(place)})
     started = time.perf_counter()
-    training.initial_model(params.model, train, images, place)  # once more: the training does not time its own
+    loop.initial_model(params.model, train, images, place)  # once more: the training does not time its own
     device.synchronize(place)
     first_layer = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:
-        result = training.train(
-            params.model,
-            params.augment,
-            train,
-            images,
-            TrainingState(Path(folder)),
-            on_step=lambda step: tell(step.done),
-        )
+        seeded = params.model_copy(update={"train": train})
+        result = loop.train(seeded, images, TrainingState(Path(folder)), on_step=lambda step: tell(step.done))
     test, options = images["test"], params.evaluate
     probs = inference.predict(result.model, test, batch_size=options.batch_size, place=place)
     averaged = inference.predict_views(result.model, test, probs, options, place)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from benchmarks.axes import plain_ticks
 from benchmarks.measuring import BenchmarkError
 from pipeline import files, stage
-from pipeline.figures import BLUE, GREY, ORANGE, headline, saved
+from pipeline.plotting import BLUE, GREY, ORANGE, headline, saved
 
 SIDES = (("peer", "the recipe of airbench94_muon", ORANGE, "s"), ("ours", "preset of this pipeline", BLUE, "o"))
 

@@ -21,8 +21,8 @@ from benchmarks import inputs, loops, measuring
 from benchmarks.apart import Apart
 from benchmarks.measuring import BenchmarkError, Timing
 from pipeline import stage
-from pipeline.dataset import Dataset
-from pipeline.schema import Params
+from pipeline.config.schema import Params
+from pipeline.data.dataset import Dataset
 
 IMAGES_ON_PROCESSOR, IMAGES_ON_GPU = 5000, 45000
 WHOLE = {"train.resolutions": [32], "train.hardest": 1.0}

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import training
-from pipeline.dataset import Dataset, Metadata, Split
-from pipeline.schema import CLASSES, IMAGE_SIDE, AugmentParams, ModelParams, Params, TrainParams
+from pipeline.config.schema import Params, TrainParams
+from pipeline.config.section import CLASSES, IMAGE_SIDE
+from pipeline.data.dataset import Dataset, Metadata, Split
+from pipeline.training import loop
 
 WIDTHS = (32, 64, 128)
 """Channels at width 1; a resnet's are those of params.yaml."""
@@ -20,7 +21,7 @@ EPOCHS = (1, 2, 3, 4)
 BATCHES = (128, 256, 512, 1024)
 SIZES = 4
 
-FIRST_LAYER_IMAGES = 100
+FITTED_IMAGES = 100
 """That a whitening layer is computed from: a step takes as much time and memory with any."""
 
 
@@ -28,14 +29,16 @@ FIRST_LAYER_IMAGES = 100
 class Case:
     """A training of one size."""
 
-    model: ModelParams
-    augment: AugmentParams
-    train: TrainParams
+    params: Params
     images: int
+
+    @property
+    def train(self) -> TrainParams:
+        return self.params.train
 
     def network(self, place: torch.device) -> nn.Module:
         """Return the untrained network on a device."""
-        return training.initial_model(self.model, self.train, noise(FIRST_LAYER_IMAGES), place)
+        return loop.initial_model(self.params.model, self.train, noise(FITTED_IMAGES), place)
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,10 @@ class Training:
     """
 
     def __init__(self, case: Case, place: torch.device) -> None:
-        self.params = case.train.model_copy(update={"device": str(place)})
-        self.step, _ = training.set_up(case.model, case.augment, self.params, noise(case.images))
-        self.steps = self.step.loader.steps_before(self.params.epochs)
+        self.epochs = case.train.epochs
+        train = case.train.model_copy(update={"device": str(place)})
+        self.step, _ = loop.set_up(case.params.model_copy(update={"train": train}), noise(case.images))
+        self.steps = self.step.loader.steps_before(self.epochs)
 
     def prepare(self) -> None:
         """Train until a GPU's steps are recorded; a processor has nothing to record."""
@@ -78,8 +82,8 @@ class Training:
         Raises:
             TrainingError: the loss is not finite, so that nothing measured here is like a training.
         """
-        for epoch in range(self.params.epochs):
-            training.train_epoch(self.step, None, epoch)
+        for epoch in range(self.epochs):
+            loop.train_epoch(self.step, None, epoch)
 
 
 def base(params: Params, arch: str, images: int, *, width: float = 1, **changes: object) -> Case:
@@ -97,12 +101,11 @@ def base(params: Params, arch: str, images: int, *, width: float = 1, **changes:
     else:
         section = section.model_copy(update={"widths": tuple(round(width * channels) for channels in WIDTHS)})
     train = {"epochs": 1, "resolutions": (IMAGE_SIDE,), "compile": False} | changes
-    return Case(
-        params.model.model_copy(update={"arch": arch, arch: section}),
-        params.augment,
-        params.train.model_copy(update=train),
-        images,
-    )
+    changed = {
+        "model": params.model.model_copy(update={"arch": arch, arch: section}),
+        "train": params.train.model_copy(update=train),
+    }
+    return Case(params.model_copy(update=changed), images)
 
 
 def quantities(params: Params, arch: str, scale: float, sizes: int = SIZES) -> dict[str, Quantity]:

@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import files, stage
-from pipeline.image_files import Filter
-from pipeline.params import load
+from pipeline.config.loading import load
+from pipeline.serving.image_files import Filter
 
 if TYPE_CHECKING:
-    from pipeline.experiments import Repository
+    from pipeline.experiments.repository import Repository
 
 console = Console()
 FILE_WIDTH = 300
@@ -29,7 +29,7 @@ def pipeline() -> None:
 
 def here() -> "Repository":
     """Return the repository one is in."""
-    from pipeline.experiments import Repository  # imports dvc, which predict does without
+    from pipeline.experiments.repository import Repository  # imports dvc, which predict does without
 
     return Repository(Path.cwd())
 
@@ -44,7 +44,7 @@ def compare(
     md: Annotated[Path | None, typer.Option(help="Write the tables as Markdown, too.")] = None,
 ) -> None:
     """Say which is better, by how much, and whether that is luck; default: this commit and its experiments."""
-    from pipeline import comparison, tables
+    from pipeline.experiments import comparison, tables
 
     with here() as repository:
         against = repository.resolve(baseline)
@@ -65,7 +65,7 @@ def compare(
             tables.write_markdown(md, found)
             print(f"wrote {md}")
         if html:
-            from pipeline import report
+            from pipeline.experiments import report
 
             files.write_text(html, report.render(repository, found))
             print(f"wrote {html}")
@@ -76,7 +76,7 @@ def preset(
     name: Annotated[str | None, typer.Argument(help="Which; none: list them.")] = None,
 ) -> None:
     """Print a preset as arguments for `dvc exp run $(python -m pipeline preset NAME)`."""
-    from pipeline import presets
+    from pipeline.config import presets
 
     if name:
         print(*(f"-S {assignment}" for assignment in presets.find(name).assignments))
@@ -125,7 +125,7 @@ def promote(
     undo: Annotated[bool, typer.Option("--undo", help="Go back to the version before.")] = False,
 ) -> None:
     """Let an alias name REV's model, unless that is significantly worse than the one it names now."""
-    from pipeline import promotion
+    from pipeline.tracking import promotion
 
     if undo == (rev is not None):
         raise typer.BadParameter("name either a revision or --undo")
@@ -152,7 +152,7 @@ def promote(
 @app.command()
 def doctor() -> None:
     """Look for what needs a hand: versions, device, store, runs, queue, checkpoints, dvc.yaml; exit code 1 if any."""
-    from pipeline import diagnosis
+    from pipeline import doctor as diagnosis
 
     settings = load(Path("params.yaml")).tracking
     with here() as repository:
@@ -170,7 +170,7 @@ def doctor() -> None:
 @app.command()
 def verify(rev: Annotated[str, typer.Argument(help="A commit or experiment.")] = "HEAD") -> None:
     """Run REV once more in a temporary workspace and compare every output with what was recorded, to the bit."""
-    from pipeline import verification
+    from pipeline.experiments import verification
 
     with here() as repository:
         found = verification.verify(repository, repository.resolve(rev))
@@ -239,7 +239,7 @@ def predict(
     """Name what images show; exit code 1 if any could not be read."""
     if json and csv:
         raise typer.BadParameter("--json and --csv exclude one another")
-    from pipeline import prediction_report
+    from pipeline.serving import prediction_report
 
     form: prediction_report.Form = "json" if json else "csv" if csv else "table"
     unreadable = prediction_report.run(
@@ -267,7 +267,7 @@ def explain(
     """Show what the network's answer for an image rests on, and where it errs, on a page with pictures."""
     if index is not None and image is not None:
         raise typer.BadParameter("--index and --image exclude one another")
-    from pipeline.inspection import explain as command
+    from pipeline.explanation import command as command
 
     command.run(model, data, out, image if image is not None else index or 0, seed=seed)
 
@@ -287,8 +287,8 @@ def tune(
 
     Ctrl-C loses nothing: the same command goes on.
     """
-    from pipeline.tuning import study
-    from pipeline.tuning import tune as command  # optuna takes seconds to import, other commands don't need it
+    from pipeline.search import study
+    from pipeline.search import tune as command  # optuna takes seconds to import, other commands don't need it
 
     plan = study.Plan(name, trials, jobs, sampler, seed, startup)
     if dry_run:

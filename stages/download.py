@@ -1,7 +1,8 @@
 """Bring the dataset's archive here: CIFAR-10 from its mirrors, another archive, or the generated shapes10."""
 
-from pipeline import cifar10, files, shapes10, stage
-from pipeline.params import load
+from pipeline import files, stage
+from pipeline.archives import cifar10, shapes10
+from pipeline.config.loading import load
 
 
 def main(params: stage.PathOption, out: stage.PathOption, runtime: stage.PathOption) -> None:

@@ -1,7 +1,8 @@
 """Judge the trained network on the test set, which nothing before this stage has looked at."""
 
-from pipeline import dataset, files, stage
-from pipeline.params import load
+from pipeline import files, stage
+from pipeline.config.loading import load
+from pipeline.data import dataset
 
 
 def main(
@@ -18,12 +19,15 @@ def main(
     settings = load(params)
     import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
 
-    from pipeline import checkpoint, device, evaluation, figures, gpu_lock, inference, probe_figures
+    from pipeline.evaluation import figures, inference, probe_figures
+    from pipeline.evaluation import metrics as evaluation
+    from pipeline.hardware import device, gpu_lock
+    from pipeline.models.common.saved import load_model
 
     options = settings.evaluate
     with gpu_lock.claim(settings.train.device), stage.clock("evaluate", runtime) as measured:
         test = dataset.load(data, "test")["test"]
-        saved = checkpoint.load_model(model)
+        saved = load_model(model)
         classes = saved.metadata.classes
         place = device.choose(settings.train.device)
         print(f"evaluating {saved.arch} on {len(test):,} test images of {saved.metadata.name} ({place})", flush=True)

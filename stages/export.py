@@ -1,7 +1,10 @@
 """Write the network as an ONNX graph that takes plain images, once it is shown to be the same network."""
 
-from pipeline import dataset, files, stage
-from pipeline.params import load
+import csv
+
+from pipeline import files, stage
+from pipeline.config.loading import load
+from pipeline.data import dataset
 
 PARITY_IMAGES = 1000
 
@@ -10,7 +13,7 @@ def main(
     params: stage.PathOption,
     data: stage.PathOption,
     model: stage.PathOption,
-    train_metrics: stage.PathOption,
+    history: stage.PathOption,
     test_metrics: stage.PathOption,
     out: stage.PathOption,
     card: stage.PathOption,
@@ -18,11 +21,13 @@ def main(
     runtime: stage.PathOption,
 ) -> None:
     options = load(params).export
-    from pipeline import checkpoint, exporting, model_card  # torch takes seconds to import, a mistake is told at once
+    from pipeline.export import graph as exporting  # torch takes seconds to import, a mistake is told at once
+    from pipeline.export import model_card
+    from pipeline.models.common.saved import load_model
 
     with stage.clock("export", runtime) as measured:
         images = dataset.load(data, "test")["test"].images
-        saved = checkpoint.load_model(model)
+        saved = load_model(model)
         print(f"exporting {saved.arch} to ONNX", flush=True)
         graph = exporting.to_onnx(
             saved.model,
@@ -33,8 +38,10 @@ def main(
         parity = exporting.check_parity(saved.model, graph, images[:PARITY_IMAGES], tolerance=options.tolerance)
         files.write_bytes(out, graph)
         files.write_json(metrics, {**parity, "export/onnx_bytes": len(graph)})
-        results = files.read_json(train_metrics) | files.read_json(test_metrics) | parity
-        files.write_text(card, model_card.render(saved, results, onnx_name=out.name, onnx_sha256=files.sha256(out)))
+        tested = files.read_json(test_metrics) | parity
+        with history.open(encoding="utf-8") as file:
+            *_, last_epoch = csv.DictReader(file)
+        files.write_text(card, model_card.render(saved, last_epoch, tested, onnx=out))
         batch = images[: options.batch_size]
         measured["export/latency_ms"] = round(exporting.latency(graph, images[:1]), 4)
         measured["export/batch_size"] = len(batch)

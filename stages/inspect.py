@@ -1,7 +1,8 @@
 """See what the trained network can stand, what its layers do and what it has learned: beyond the test score."""
 
-from pipeline import dataset, files, stage
-from pipeline.params import load
+from pipeline import files, stage
+from pipeline.config.loading import load
+from pipeline.data import dataset
 
 
 def main(
@@ -14,14 +15,16 @@ def main(
 ) -> None:
     settings = load(params)
     # torch takes seconds to import, and a mistake in params.yaml is to be reported at once
-    from pipeline import checkpoint, device, gpu_lock, inference
+    from pipeline.evaluation import inference
+    from pipeline.hardware import device, gpu_lock
     from pipeline.inspection import parts
     from pipeline.inspection.network import Network
+    from pipeline.models.common.saved import load_model
 
     options, batch_size = settings.inspect, settings.evaluate.batch_size
     with gpu_lock.claim(settings.train.device), stage.clock("inspect", runtime) as measured:
         test = dataset.first_of_each_class(dataset.load(data, "test")["test"], options.images)
-        saved = checkpoint.load_model(model)
+        saved = load_model(model)
         place = device.choose(settings.train.device)
         print(f"inspecting {saved.arch} on {len(test):,} test images of {saved.metadata.name} ({place})", flush=True)
         probs = inference.predict(saved.model, test, batch_size=batch_size, place=place)

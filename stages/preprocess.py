@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from pipeline import cifar10, dataset, files, stage
+from pipeline import files, stage
+from pipeline.archives import cifar10
+from pipeline.config.loading import load
+from pipeline.data import dataset
 from pipeline.errors import DatasetError
-from pipeline.params import load
 
 PREVIEW_SEED, PREVIEW_EPOCHS = 0, 8
 
@@ -20,7 +22,8 @@ def main(
     settings = load(params)
     import torch  # torch takes seconds to import, a mistake in params.yaml is to be reported at once
 
-    from pipeline import figures, loader
+    from pipeline.data import loader
+    from pipeline.data.preview import augmentations
 
     with stage.clock("preprocess", runtime):
         print(f"reading {archive}", flush=True)
@@ -34,7 +37,8 @@ def main(
             )
         seed = settings.data.split_seed
         rest, val = dataset.stratified_split(raw.train_labels, settings.data.val_images, seed)
-        train = rest[dataset.stratified_subset(raw.train_labels[rest], settings.data.used(len(rest)), seed)]
+        used = dataset.share_of(len(rest), settings.data.train_share)
+        train = rest[dataset.stratified_subset(raw.train_labels[rest], used, seed)]
         splits = {
             "train": dataset.Split(raw.train_images[train], raw.train_labels[train]),
             "val": dataset.Split(raw.train_images[val], raw.train_labels[val]),
@@ -56,9 +60,7 @@ def main(
             mean=mean,
         )
         fed = [feed.preview(epoch, torch.tensor(first)).numpy() for epoch in range(PREVIEW_EPOCHS)]
-        figures.augmentations(
-            preview, splits["train"].images[first], np.stack(fed, axis=1), raw.classes, seed=PREVIEW_SEED
-        )
+        augmentations(preview, splits["train"].images[first], np.stack(fed, axis=1), raw.classes, seed=PREVIEW_SEED)
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     print(f"{name}: {sizes} images; mean {np.round(mean, 2)}, std {np.round(std, 2)}")
 

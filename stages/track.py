@@ -6,9 +6,10 @@ The stage has no outputs, so DVC never restores it from the run cache: a restore
 import sys
 from pathlib import Path
 
-from pipeline import results, stage
+from pipeline import stage
+from pipeline.config.loading import load
 from pipeline.errors import TrackingError
-from pipeline.params import load
+from pipeline.experiments import results
 from pipeline.tracking import runs, store
 
 

@@ -4,9 +4,13 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline import dataset, files, stage
-from pipeline.params import load
+from pipeline import files, stage
+from pipeline.config.loading import load
+from pipeline.data import dataset
+from pipeline.experiments import dependencies
 from pipeline.tracking import live
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def main(
@@ -24,15 +28,19 @@ def main(
     # started here, so that MLflow is imported beside what this process imports next
     run = live.LiveRun(stage.root(), tracking.experiment) if tracking.enabled else None
     # torch takes seconds to import, and a mistake in params.yaml is to be reported at once
-    from pipeline import checkpoint, device, epoch_reports, gpu_lock, probe, training
-    from pipeline.progress import TrainingDisplay
+    from pipeline.hardware import device, gpu_lock
+    from pipeline.models.common import numerics
+    from pipeline.models.common.saved import save_model
+    from pipeline.training import checkpoint, epoch_reports, loop, probe
+    from pipeline.training.progress import TrainingDisplay
 
     with gpu_lock.claim(settings.train.device), stage.clock("train", runtime) as measured, ExitStack() as stack:
         splits = dataset.load(data, "train", "val")
         place = device.choose(settings.train.device)
-        machine = device.describe(place) | {"precision": device.choose_precision(settings.train.precision, place)}
-        decisive = {"params": settings.effective("model", "augment", "train"), "machine": machine}
-        identity = checkpoint.fingerprint(decisive, files.sha256_all(data.iterdir(), root=data), root=Path.cwd())
+        machine = device.describe(place) | {"precision": numerics.choose_precision(settings.train.precision, place)}
+        decisive = {"params": settings.effective("model", "augment", "optimizer", "train"), "machine": machine}
+        code = dependencies.digest(REPOSITORY, ["train"], settings)
+        identity = checkpoint.fingerprint(decisive, files.sha256_all(data.iterdir(), root=data), code)
         print(
             f"training {settings.model.arch} on {splits.metadata.name} ({place}, {machine['precision']})", flush=True
         )
@@ -43,14 +51,12 @@ def main(
         listeners = [display.epoch, told]
         if run:
             listeners.append(stack.enter_context(run.opened(identity, settings.model.arch)))
-        result = training.train(
-            settings.model, settings.augment, settings.train, splits, state, on_step=display.step, listeners=listeners
-        )
+        result = loop.train(settings, splits, state, on_step=display.step, listeners=listeners)
 
-        checkpoint.save_model(out, result.model, settings.model, splits.metadata)
+        save_model(out, result.model, settings.model, splits.metadata)
         files.write_csv(history, result.history)
         files.write_csv(layers, result.progress.layers, probe.COLUMNS)
-        files.write_json(metrics, training.summary(result))
+        files.write_json(metrics, loop.summary(result))
         measured |= {f"train/{key}": value for key, value in machine.items()}
         measured |= {f"train/{package}": version(package) for package in ("dvc", "mlflow")}
         measured["train/fingerprint"] = identity

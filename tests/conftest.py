@@ -15,7 +15,10 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from pipeline import cifar10, dataset, files, params, shapes10
+from pipeline import files
+from pipeline.archives import cifar10, shapes10
+from pipeline.config import loading
+from pipeline.data import dataset
 from tests.paths import ROOT
 
 # Small enough that a training takes a second or two, without the pictures of what is learned, which take longer, and
@@ -31,7 +34,7 @@ SMALL = {
     "train.device": "cpu",
     "train.epochs": 2,
     "train.batch_size": 100,
-    "train.lr": 0.01,
+    "optimizer.muon.lr": 0.01,
     "inspect.images": 100,
     "inspect.features": False,
 }
@@ -46,7 +49,7 @@ def _own_surroundings(monkeypatch, tmp_path_factory):
 
 
 def write_params(path: Path, changes: dict) -> Path:
-    """Write the project's params.yaml with some values changed: `{"train.lr": 0.1}`."""
+    """Write the project's params.yaml with some values changed: `{"optimizer.muon.lr": 0.1}`."""
     yaml = YAML()
     tree = yaml.load(ROOT / "params.yaml")
     for key, value in changes.items():
@@ -70,7 +73,7 @@ def start_python(code: str, *arguments: str, environment: dict[str, str]) -> sub
 @pytest.fixture
 def small_params(tmp_path):
     """A function from changes to validated params, small in all else."""
-    return lambda changes=(): params.load(write_params(tmp_path / "params.yaml", SMALL | dict(changes)))
+    return lambda changes=(): loading.load(write_params(tmp_path / "params.yaml", SMALL | dict(changes)))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from pipeline import imports
+from pipeline.experiments import dependencies
 from pipeline.tracking.runs import MACHINE
 from tests.paths import ROOT
 
@@ -37,7 +37,7 @@ class Forge:
         self.git("config", "user.name", "Tests")
         self.git("add", "-A")
         self.git("commit", "-q", "-m", "start")
-        self.stages = imports.stages(folder)
+        self.stages = dependencies.stages(folder)
 
     def git(self, *words: str) -> str:
         done = subprocess.run(["git", *words], cwd=self.folder, capture_output=True, text=True, check=True)
@@ -102,7 +102,7 @@ class Forge:
         history = f"epoch,lr,val/accuracy,val/loss\n1,0.1,{accuracy / 2},2.0\n2,0.0,{accuracy},1.0\n"
         cached = {
             "results/predictions.csv": "\n".join([f"index,label,predicted,{','.join(CLASSES)}", *lines, ""]).encode(),
-            "results/history.csv": history.encode(),
+            "model/history.csv": history.encode(),
             **(outputs or {}),
         }
         lock: dict[str, Any] = {"schema": "2.0", "stages": {}}

@@ -7,10 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import checkpoint, dataset, models, results
-from pipeline.experiments import Revision
-from pipeline.results import Results
-from pipeline.schema import architecture
+from pipeline.data import dataset
+from pipeline.experiments import results
+from pipeline.experiments.repository import Revision
+from pipeline.experiments.results import Results
+from pipeline.models.common.build import build
+from pipeline.models.common.saved import save_model
 from pipeline.studies import page
 from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.collected import Collected
@@ -20,7 +22,7 @@ from pipeline.studies.plan import Plan, Planned
 
 PATHS = {
     "preprocess": {"out": "data/processed"},
-    "train": {"out": "model", "history": "results/history.csv"},
+    "train": {"out": "model", "history": "model/history.csv"},
     "inspect": {"out": "results/inspection"},
 }
 
@@ -46,16 +48,14 @@ class MadeUp(Collected):
         return (self.folder / name / path).read_bytes()
 
     def history(self, name: str) -> pd.DataFrame:
-        return pd.DataFrame(results.parse_history(self.read(name, "results/history.csv")))
+        return pd.DataFrame(results.parse_history(self.read(name, "model/history.csv")))
 
 
 def leave(folder: Path, planned: Planned, processed: Path) -> None:
     """Leave a network of an experiment's kind with its initial weights, and the images it would have seen."""
     params, metadata = planned.settings.model, dataset.load_metadata(processed)
-    model = models.build(
-        params.arch, architecture(params), mean=metadata.mean, std=metadata.std, classes=len(metadata.classes)
-    )
-    checkpoint.save_model(folder / planned.name / "model", model, params, metadata)
+    model = build(params.arch, params.section, mean=metadata.mean, std=metadata.std, classes=len(metadata.classes))
+    save_model(folder / planned.name / "model", model, params, metadata)
     shutil.copytree(processed, folder / planned.name / "data/processed")
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import diagnosis
-from pipeline.experiments import Repository
-from pipeline.params import load
+from pipeline import doctor
+from pipeline.config.loading import load
+from pipeline.experiments.repository import Repository
 from pipeline.tracking import runs, store, sync
 from tests.forge import Forge
 from tests.paths import ROOT
@@ -32,7 +32,7 @@ def wrong(forge: Forge, **changes) -> dict[str, str]:
     """Return what needs a hand -> the command that mends it."""
     settings = load(forge.folder / "params.yaml").tracking.model_copy(update=changes)
     with Repository(forge.folder) as repository:
-        return {finding.what: finding.mend for finding in diagnosis.examine(repository, settings) if finding.mend}
+        return {finding.what: finding.mend for finding in doctor.examine(repository, settings) if finding.mend}
 
 
 def test_experiments_without_a_run_are_found_and_sync_mends_them(forge):
@@ -75,7 +75,7 @@ def test_the_state_of_a_training_long_left_is_found(forge):
 
 
 @pytest.mark.parametrize(
-    ("stage", "path"), [("download", "pipeline/shapes10.py"), ("track", "pipeline/tracking/runs.py")]
+    ("stage", "path"), [("download", "pipeline/archives/shapes10.py"), ("track", "pipeline/tracking/runs.py")]
 )
 def test_code_that_dvc_yaml_does_not_list_is_found(forge, stage, path):
     """A change there would go unnoticed; what train alone need not list, others do."""

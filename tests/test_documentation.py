@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import imports
 from pipeline.cli import app
-from pipeline.params import read
+from pipeline.config.loading import read
+from pipeline.experiments import dependencies
 from tests.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,7 +33,7 @@ def test_readme_lists_exactly_the_stages_of_dvc_yaml_in_their_order():
     """The table under 'The stages'."""
     section = (ROOT / "README.md").read_text().split("## The stages")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\w+) \| .* \| (.*) \|$", section, re.MULTILINE)[1:]
-    stages = imports.stages(ROOT)
+    stages = dependencies.stages(ROOT)
     assert [name for name, _ in rows] == list(stages)
     for name, leaves in rows:
         outs = [out if isinstance(out, str) else next(iter(out)) for out in stages[name].get("outs", [])]
@@ -55,7 +55,7 @@ def test_commands_name_targets_params_and_subcommands_that_exist(page: Path):
         assert has(PARAMS, key), key
     subcommands = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert set(re.findall(r"python -m pipeline (\w+)", text)) <= subcommands
-    stages = set(imports.stages(ROOT))
+    stages = set(dependencies.stages(ROOT))
     assert set(re.findall(r"dvc repro (?:-f )?([a-z]\w*)", text)) <= stages
 
 

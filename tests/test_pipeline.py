@@ -11,8 +11,8 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import imports
-from pipeline.experiments import Repository
+from pipeline.experiments import dependencies
+from pipeline.experiments.repository import Repository
 from tests.clone import Clone, ran
 from tests.conftest import SMALL, write_params
 
@@ -31,7 +31,7 @@ def clone(tmp_path_factory, environment) -> Clone:
 def test_repro_runs_all_stages_and_leaves_every_output(clone):
     """From nothing to a trained, evaluated, exported, tracked network."""
     assert ran(clone.first) == STAGES
-    for stage in imports.stages(clone.folder).values():
+    for stage in dependencies.stages(clone.folder).values():
         for entry in (*stage.get("outs", []), *stage.get("metrics", [])):
             assert (clone.folder / (entry if isinstance(entry, str) else next(iter(entry)))).exists(), entry
     assert clone.metrics("evaluate")["test/images"] == 1000
@@ -50,7 +50,7 @@ def test_the_run_is_complete_in_mlflow(clone):
     client = mlflow.MlflowClient(f"sqlite:///{clone.folder}/mlflow.db")
     assert run.info.status == "FINISHED"
     assert run.data.params["model.cnn.widths"] == "[8, 16]"
-    assert run.data.params["train.lr"] == "0.01"
+    assert run.data.params["optimizer.muon.lr"] == "0.01"
     assert not any(key.startswith("model.resnet") for key in run.data.params)
     for name in ("preprocess", "train", "evaluate", "inspect", "export", "runtime/train", "runtime/export"):
         for key, value in clone.metrics(name).items():

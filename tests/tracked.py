@@ -4,9 +4,10 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import exporting, models
-from pipeline.params import load
-from pipeline.results import Results
+from pipeline.config.loading import load
+from pipeline.experiments.results import Results
+from pipeline.export import graph
+from pipeline.models.common.build import build
 from pipeline.tracking import runs, store
 from pipeline.tracking.runs import Owner, Published
 from tests.conftest import SMALL, write_params
@@ -19,8 +20,8 @@ SETTINGS = {"experiment": "cifar10", "model": "cifar10-cnn"}
 def write_results(folder: Path) -> Results:
     """Write the files of such results, with a real ONNX graph, and return their record."""
     params = load(write_params(folder / "params.yaml", SMALL))
-    network = models.build("cnn", params.model.cnn, mean=(1, 2, 3), std=(4, 5, 6), classes=10).eval()
-    (folder / "model.onnx").write_bytes(exporting.to_onnx(network, tuple("abcdefghij"), 32, {}))
+    network = build("cnn", params.model.cnn, mean=(1, 2, 3), std=(4, 5, 6), classes=10).eval()
+    (folder / "model.onnx").write_bytes(graph.to_onnx(network, tuple("abcdefghij"), 32, {}))
     (folder / "figures").mkdir()
     (folder / "figures/confusion.png").write_bytes(b"a picture")
     (folder / "preview.png").write_bytes(b"another")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import evaluation
-from pipeline.dataset import Labels
-from pipeline.inference import Probs
+from pipeline.data.dataset import Labels
+from pipeline.evaluation import metrics
+from pipeline.evaluation.inference import Probs
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def most_confused(probs: Probs, labels: Labels, count: int) -> list[Pair]:
     Args:
         probs: (N, C); labels: (N,) uint8 of 0..C - 1.
     """
-    matrix = evaluation.confusion(probs, labels)
+    matrix = metrics.confusion(probs, labels)
     predicted, confidence = probs.argmax(1), probs.max(1)
     both = np.triu(matrix + matrix.T, 1)
     pairs = []

@@ -15,8 +15,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from pipeline import files, stage
-from pipeline.figures import ORANGE, saved, styled
 from pipeline.inspection.convolution import Walk
+from pipeline.plotting import ORANGE, saved, styled
 
 SIGNED = "PuOr_r"
 """Colours of numbers with a sign: purple below 0, white at 0, orange above, which the colour-blind tell apart, too."""

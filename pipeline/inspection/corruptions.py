@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline import augment, inference
-from pipeline.dataset import Images, Split
+from pipeline.data import augment
+from pipeline.data.dataset import Images, Split
+from pipeline.evaluation import inference
 from pipeline.inspection import jpeg
 
 Row = Mapping[str, Any]

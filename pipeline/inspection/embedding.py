@@ -13,9 +13,9 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from pipeline.dataset import Images, Labels, Split
+from pipeline.data.dataset import Images, Labels, Split
+from pipeline.data.loader import batches
 from pipeline.errors import InspectionError
-from pipeline.loader import batches
 
 Features = npt.NDArray[np.float32]
 """(N, D): what goes into the last fully connected layer."""

@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pipeline import device, stage
-from pipeline.dataset import Split
+from pipeline import stage
+from pipeline.data.dataset import Split
+from pipeline.data.loader import batches
 from pipeline.inspection.receptive_field import Field, Stage, stages
-from pipeline.loader import batches
+from pipeline.models.common import numerics
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def exciting(
     Raises:
         InspectionError: the network has no feature maps.
     """
-    model = device.ready(model, place)
+    model = numerics.ready(model, place)
     parts = stages(model)
     best = {part.name: _Best(count) for part in parts}
     with (

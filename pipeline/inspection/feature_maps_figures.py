@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from pipeline.figures import headline, saved, tiled
 from pipeline.inspection.feature_maps import Exciting, FeatureMaps, seen
 from pipeline.inspection.receptive_field import Field
+from pipeline.plotting import headline, saved, tiled
 
 CHANNELS = 8
 MOSAICS = 6

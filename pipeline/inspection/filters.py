@@ -10,8 +10,8 @@ from torch import nn
 
 from pipeline.errors import InspectionError
 from pipeline.inspection.convolution import EDGE_FILTERS, convolve
-from pipeline.models.layers import Normalize
-from pipeline.models.speednet import Whitening
+from pipeline.models.common.layers import Normalize
+from pipeline.models.speednet.network import Whitening
 
 Filters = npt.NDArray[np.float64]
 """(F, 3, k, k) weights on grey levels of red, green and blue."""

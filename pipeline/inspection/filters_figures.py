@@ -8,10 +8,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from pipeline.figures import BLUE, ORANGE, PALE, headline, saved
 from pipeline.inspection.convolution import EDGE_FILTERS, convolve, grey
 from pipeline.inspection.convolution_figures import SIGNED
 from pipeline.inspection.filters import Chance, FirstLayer, Match, Selectivity, p_value
+from pipeline.plotting import BLUE, ORANGE, PALE, headline, saved
 
 MOST_FILTERS, COLUMNS = 64, 8
 SHOWN_EDGES = ("Sobel vertical", "Sobel horizontal", "Prewitt vertical", "Prewitt horizontal")

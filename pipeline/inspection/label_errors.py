@@ -7,8 +7,8 @@ import numpy.typing as npt
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 
-from pipeline.dataset import Labels
-from pipeline.inference import Probs
+from pipeline.data.dataset import Labels
+from pipeline.evaluation.inference import Probs
 
 
 @dataclass(frozen=True)

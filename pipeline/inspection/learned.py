@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import dataset, stage
-from pipeline.dataset import Images, Labels, Split
+from pipeline import stage
+from pipeline.data import dataset
+from pipeline.data.dataset import Images, Labels, Split
 from pipeline.errors import InspectionError
 from pipeline.inspection import (
     confusions,

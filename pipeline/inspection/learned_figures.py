@@ -8,11 +8,11 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from pipeline.dataset import Images, Labels
-from pipeline.figures import COLOURS, headline, saved
+from pipeline.data.dataset import Images, Labels
 from pipeline.inspection.confusions import Pair
 from pipeline.inspection.embedding import Layout
 from pipeline.inspection.label_errors import Suspicions
+from pipeline.plotting import COLOURS, headline, saved
 
 MARKERS = "osD^vPX"
 OUTLINE = (withStroke(linewidth=2.5, foreground="white"),)

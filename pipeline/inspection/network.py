@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pipeline import inference
-from pipeline.dataset import Split
-from pipeline.inference import Probs
+from pipeline.data.dataset import Split
+from pipeline.evaluation import inference
+from pipeline.evaluation.inference import Probs
 
 
 @dataclass(frozen=True)

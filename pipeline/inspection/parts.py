@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import files, stage
+from pipeline.config.schema import InspectParams
 from pipeline.inspection import corruptions, shifts, stage_figures, units
 from pipeline.inspection.network import Network
-from pipeline.schema import InspectParams
 
 FIGURES = "figures"
 """The folder of the pictures beside the tables: `dvc plots` draws whatever is in a folder, tables as curves."""

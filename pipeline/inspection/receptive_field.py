@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from pipeline.errors import InspectionError
-from pipeline.models.cnn import Cnn
-from pipeline.models.layers import ACTIVATIONS
-from pipeline.models.resnet import ResidualBlock, Resnet
-from pipeline.models.speednet import Speednet, Whitening
+from pipeline.models.cnn.network import Network as Cnn
+from pipeline.models.common.layers import ACTIVATIONS
+from pipeline.models.resnet.network import Network as Resnet
+from pipeline.models.resnet.network import ResidualBlock
+from pipeline.models.speednet.network import Network as Speednet
+from pipeline.models.speednet.network import Whitening
 
 POINTWISE = (nn.BatchNorm2d, nn.Dropout, nn.Identity, *{type(make()) for make in ACTIVATIONS.values()})
 """Layers that leave every number at its place."""

@@ -13,11 +13,11 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor, nn
 
-from pipeline import device
-from pipeline.dataset import Split
+from pipeline.data.dataset import Split
+from pipeline.data.loader import batches
 from pipeline.inspection.feature_maps import watched
 from pipeline.inspection.receptive_field import Stage, stages
-from pipeline.loader import batches
+from pipeline.models.common import numerics
 
 Features = npt.NDArray[np.float32]
 """(N, C): for each image the mean of each channel over its feature map."""
@@ -39,7 +39,7 @@ def pooled(model: nn.Module, split: Split, *, batch_size: int, place: torch.devi
     Raises:
         InspectionError: the network has no feature maps.
     """
-    model = device.ready(model, place)
+    model = numerics.ready(model, place)
     parts = stages(model)
     found: dict[str, list[Tensor]] = {part.name: [] for part in parts}
 

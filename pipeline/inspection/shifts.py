@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline import inference
-from pipeline.dataset import Split
-from pipeline.inference import Probs
+from pipeline.data.dataset import Split
+from pipeline.evaluation import inference
+from pipeline.evaluation.inference import Probs
 
 Fill = Literal["reflect", "black"]
 FILLS: tuple[Fill, ...] = ("reflect", "black")

@@ -11,11 +11,11 @@ from matplotlib.figure import SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 
-from pipeline import activity
-from pipeline.dataset import Images
-from pipeline.figures import BLUE, COLOURS, GREY, ORANGE, headline, saved
+from pipeline.data.dataset import Images
 from pipeline.inspection import corruptions, shifts, units
 from pipeline.inspection.corruptions import CORRUPTIONS
+from pipeline.models.common import activity
+from pipeline.plotting import BLUE, COLOURS, GREY, ORANGE, headline, saved
 
 MARKERS = ("o", "s", "^", "D", "v")
 MOST_NUMBERS = 9

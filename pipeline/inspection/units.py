@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import activity, inference
-from pipeline.dataset import Split
+from pipeline.data.dataset import Split
+from pipeline.evaluation import inference
+from pipeline.models.common import activity
 
 Row = Mapping[str, Any]
 """One line of layers.csv: layer, activation, units, mean, saturated and dead (0..1; "" if it cannot be)."""

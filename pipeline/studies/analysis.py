@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pipeline.schema import CLASSES
+from pipeline.config.section import CLASSES
+from pipeline.experiments.tables import ABSENT, Table
 from pipeline.studies.collected import Collected
 from pipeline.studies.spec import Condition
-from pipeline.tables import ABSENT, Table
 
 CHANCE = 1 / CLASSES
 """Accuracy of a network that guesses, which is what one is worth whose training diverged."""

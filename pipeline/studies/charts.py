@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from pipeline.figures import COLOURS, headline, saved
+from pipeline.plotting import COLOURS, headline, saved
 
 CHARACTERS_PER_INCH = 12.5
 MOST_MARKERS = 12

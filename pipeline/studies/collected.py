@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pipeline.config.schema import Params
 from pipeline.errors import ResultsError
-from pipeline.experiments import Repository
-from pipeline.schema import Params
+from pipeline.experiments.repository import Repository
 
 if TYPE_CHECKING:  # planning looks at the analyses, which look at what is collected
     from pipeline.studies.existing import Found
@@ -63,7 +63,7 @@ class Collected:
 
         Args:
             name: of the experiment, as in the index of `rows`.
-            path: relative to the repository, e.g. "results/history.csv".
+            path: relative to the repository, e.g. "model/history.csv".
 
         Raises:
             ResultsError: it diverged, or nobody has the file.

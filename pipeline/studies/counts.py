@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.schema import CLASSES, IMAGE_SIDE, ModelParams, architecture
+from pipeline.config.schema import ModelParams
+from pipeline.config.section import CLASSES, IMAGE_SIDE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,11 +28,11 @@ class Count:
 
 def network(params: ModelParams) -> Count:
     """Count what a network of these parameters has and computes for an image of 32 x 32 px."""
-    from pipeline import models
+    from pipeline.models.common.build import build
 
-    section = architecture(params)
+    section = params.section
     mean, std = (0.0,) * CHANNELS, (1.0,) * CHANNELS
-    return _count(lambda: models.build(params.arch, section, mean=mean, std=std, classes=CLASSES), IMAGE_SIDE)
+    return _count(lambda: build(params.arch, section, mean=mean, std=std, classes=CLASSES), IMAGE_SIDE)
 
 
 def dense_layer(side: int, units: int) -> Count:
@@ -52,7 +53,7 @@ def _count(build: "Callable[[], nn.Module]", side: int) -> Count:
     import torch
     from torch import nn
 
-    from pipeline import cost
+    from pipeline.models.common import cost
 
     with torch.device("meta"):
         model = build()
@@ -65,7 +66,7 @@ def _on_images(*layers: "nn.Module") -> "nn.Sequential":
     import torch
     from torch import nn
 
-    from pipeline.models.layers import Normalize
+    from pipeline.models.common.layers import Normalize
 
     return nn.Sequential(Normalize(torch.zeros(CHANNELS), torch.ones(CHANNELS)), *layers)
 

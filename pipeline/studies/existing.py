@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import ResultsError
-from pipeline.experiments import Repository, Revision
-from pipeline.results import Results
+from pipeline.experiments.repository import Repository, Revision
+from pipeline.experiments.results import Results
 from pipeline.studies.plan import Planned, difference
 
 

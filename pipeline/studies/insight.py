@@ -44,7 +44,7 @@ def look(collected: Collected) -> dict[str, list[Seen]]:
     """
     import torch
 
-    from pipeline import dataset
+    from pipeline.data import dataset
     from pipeline.inspection import filters, separability
 
     seen: dict[str, list[Seen]] = {variant: [] for variant in collected.variants}

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import files, tables
-from pipeline.results import text_of
+from pipeline import files
+from pipeline.experiments import tables
+from pipeline.experiments.results import text_of
+from pipeline.experiments.tables import ABSENT, Table
 from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.analysis import Analysis, Findings, Verdict, decide, met
 from pipeline.studies.collected import Collected
 from pipeline.studies.plan import Plan
 from pipeline.studies.spec import Condition, Overrides
-from pipeline.tables import ABSENT, Table
 
 FOLDER = "docs/studies"
 MACHINE = ("device_name", "threads", "precision", "platform", "python", "torch")

@@ -11,10 +11,12 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline import files, imports, params
+from pipeline.config import loading
+from pipeline.config.schema import Params
+from pipeline.config.section import flatten
 from pipeline.errors import ParamsError, StudyError
-from pipeline.results import ORIGIN, TRACK, text_of
-from pipeline.schema import Params, flatten
+from pipeline.experiments import dependencies
+from pipeline.experiments.results import ORIGIN, TRACK, text_of
 from pipeline.studies import spec
 from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.spec import FOLDER, Overrides, Scale, Setting, Study
@@ -35,6 +37,7 @@ class Planned:
             an experiment of this name is the one that is wanted, and another one never takes its place.
         values: the parameters that are given to DVC.
         settings: all parameters.
+        code: what `code_digest` returned when the plan was made.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Planned:
     seed: int
     values: Overrides
     settings: Params
+    code: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,6 @@ class Plan:
 
     Attributes:
         given: parameters of all experiments that a person has set besides those of the study.
-        code: what `code_digest` said when the plan was made.
     """
 
     name: str
@@ -58,7 +61,6 @@ class Plan:
     scale: Scale
     dataset: str
     given: Overrides
-    code: str
     experiments: tuple[Planned, ...]
 
     @property
@@ -108,8 +110,8 @@ def make(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Seq
         StudyError: there is no such study, or there are mistakes in it or in `given`; one line for each of them.
         ParamsError: there are mistakes in params.yaml.
     """
-    base = params.read(root / "params.yaml")
-    known = dict(flatten(params.validate(base, "params.yaml").model_dump(mode="json")))
+    base = loading.read(root / "params.yaml")
+    known = dict(flatten(loading.validate(base, "params.yaml").model_dump(mode="json")))
     study = spec.find(root, name)
     where, extra = f"{FOLDER}/{name}.yaml", dict(_assignment(assignment) for assignment in given)
     mistakes = [f"{where}: {line}" for line in (*_rule_mistakes(name, study), *_value_mistakes(study, base, known))]
@@ -122,27 +124,23 @@ def make(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Seq
     shared = study.params | setting.params
     values = {variant: shared | own | extra | chosen for variant, own in points.items()}
     settings = _validated(where, base, values)
-    code = code_digest(root)
+    codes = {variant: code_digest(root, one) for variant, one in settings.items()}
     experiments = (
-        _planned(name, variant, seed, values[variant], settings[variant], code)
+        _planned(name, variant, seed, values[variant], settings[variant], codes[variant])
         for seed in setting.seeds
         for variant in points
     )
-    return Plan(name, study, scale, chosen[DATASET], extra, code, tuple(experiments))
+    return Plan(name, study, scale, chosen[DATASET], extra, tuple(experiments))
 
 
-def code_digest(root: Path) -> str:
-    """Return a hash of the stages that results come from: their definitions in dvc.yaml and all code they list.
+def code_digest(root: Path, settings: Params) -> str:
+    """Return a hash of the stages that results come from: their definitions and the code they depend on.
 
     Raises:
         PipelineError: there is no readable dvc.yaml.
     """
-    stages = imports.stages(root)
-    stages.pop(TRACK, None)
-    code = {path for stage in stages.values() for path in imports.listed(stage.get("deps", []), root)}
-    definitions = [[name, {**stage, "desc": ""}] for name, stage in stages.items()]
-    content = files.sha256_all((root / path for path in code), root=root)
-    return hashlib.sha256(json.dumps([definitions, content]).encode()).hexdigest()
+    names = [name for name in dependencies.stages(root) if name != TRACK]
+    return dependencies.digest(root, names, settings)
 
 
 def decisive(settings: Params) -> dict[str, Any]:
@@ -162,7 +160,7 @@ def _validated(where: str, base: Any, values: Mapping[str, Overrides]) -> dict[s
     mistakes: dict[str, list[str]] = {}
     for variant, own in values.items():
         try:
-            found[variant] = params.validate(params.changed(base, own), "")
+            found[variant] = loading.validate(loading.changed(base, own), "")
         except ParamsError as error:
             for line in str(error).splitlines():
                 mistakes.setdefault(line.removeprefix(": "), []).append(variant)
@@ -184,7 +182,7 @@ def _planned(name: str, variant: str, seed: int, values: Overrides, settings: Pa
     seeded = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": seed})})
     content = json.dumps([decisive(seeded), code], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:6]
-    return Planned(f"{name}-{variant}-s{seed}-{digest}", variant, seed, values | {SEED: seed}, seeded)
+    return Planned(f"{name}-{variant}-s{seed}-{digest}", variant, seed, values | {SEED: seed}, seeded, code)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -238,7 +236,7 @@ def _places(study: Study) -> Iterator[tuple[str, str, Any]]:
 def _value_mistake(key: str, value: Any, base: Any, known: Mapping[str, Any]) -> str | None:
     if key in RESERVED:
         return f"{key}: expected another parameter: {RESERVED[key]}"
-    return params.unknown(key, known) or params.refusal(base, key, value)
+    return loading.unknown(key, known) or loading.refusal(base, key, value)
 
 
 def difference(planned: Planned, record_params: Mapping[str, Any]) -> str | None:

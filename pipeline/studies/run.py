@@ -8,12 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import files, params
+from pipeline import files
+from pipeline.config import loading
 from pipeline.errors import StudyError
-from pipeline.experiments import Repository
-from pipeline.results import text_of
-from pipeline.running.display import ExperimentsDisplay
-from pipeline.running.launcher import FAILURES, Launcher, Unfinished, Why, end_in_order, only_one
+from pipeline.experiments.repository import Repository
+from pipeline.experiments.results import text_of
+from pipeline.search.display import ExperimentsDisplay
+from pipeline.search.launcher import FAILURES, Launcher, Unfinished, Why, end_in_order, only_one
 from pipeline.studies import existing, page, plan, spec
 from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.collected import Collected
@@ -155,9 +156,9 @@ class Runner:
 
     def _check(self, planned: Planned) -> None:
         """Raise StudyError if the experiment would not be what its name says."""
-        tree = params.changed(params.read(self.root / "params.yaml"), planned.values)
-        now = params.validate(tree, "params.yaml")
-        if plan.decisive(now) != plan.decisive(planned.settings) or plan.code_digest(self.root) != self.plan.code:
+        tree = loading.changed(loading.read(self.root / "params.yaml"), planned.values)
+        now = loading.validate(tree, "params.yaml")
+        if plan.decisive(now) != plan.decisive(planned.settings) or plan.code_digest(self.root, now) != planned.code:
             raise StudyError(CHANGED)
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline import params
+from pipeline.config import loading
+from pipeline.config.section import Section, Seed
 from pipeline.errors import ParamsError, StudyError
-from pipeline.results import text_of
-from pipeline.schema import Section, Seed
+from pipeline.experiments.results import text_of
 
 FOLDER = "studies"
 Scale = Literal["small", "full"]
@@ -112,7 +112,7 @@ def find(root: Path, name: str) -> Study:
     path = root / FOLDER / f"{name}.yaml"
     where = path.relative_to(root).as_posix()
     try:
-        study = params.parse(Study, params.read(path), where)
+        study = loading.parse(Study, loading.read(path), where)
     except ParamsError as error:
         raise StudyError(str(error)) from None
     mistakes = list(_mistakes(study))

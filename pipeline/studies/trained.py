@@ -13,8 +13,8 @@ from pipeline.studies.collected import Collected
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipeline.checkpoint import Saved
-    from pipeline.dataset import Split
+    from pipeline.data.dataset import Split
+    from pipeline.models.common.saved import Saved
 
 
 def names(collected: Collected, variant: str) -> list[str]:
@@ -28,23 +28,23 @@ def network(collected: Collected, name: str) -> "Saved":
     Raises:
         ResultsError: its training diverged, or nobody has the files.
     """
-    from pipeline import checkpoint
+    from pipeline.models.common.saved import SIDECAR, WEIGHTS, load_model
 
     with TemporaryDirectory() as folder:
-        _copy(collected, name, ("train", "out"), (checkpoint.WEIGHTS, checkpoint.SIDECAR), Path(folder))
-        return checkpoint.load_model(Path(folder))
+        _copy(collected, name, ("train", "out"), (WEIGHTS, SIDECAR), Path(folder))
+        return load_model(Path(folder))
 
 
 def untrained(saved: "Saved", seed: int) -> "nn.Module":
     """Return a network like another as it was before training: with the initial weights of a `train.seed`."""
     import torch
 
-    from pipeline import models
+    from pipeline.models.common.build import build
 
     data = saved.metadata
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        return models.build(saved.arch, saved.params, mean=data.mean, std=data.std, classes=len(data.classes)).eval()
+        return build(saved.arch, saved.params, mean=data.mean, std=data.std, classes=len(data.classes)).eval()
 
 
 def images(collected: Collected, name: str, split: str) -> "Split":
@@ -53,7 +53,7 @@ def images(collected: Collected, name: str, split: str) -> "Split":
     Raises:
         ResultsError: its training diverged, or nobody has the files.
     """
-    from pipeline import dataset
+    from pipeline.data import dataset
 
     with TemporaryDirectory() as folder:
         files = ("metadata.json", f"{split}_images.npy", f"{split}_labels.npy")

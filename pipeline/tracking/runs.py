@@ -13,8 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files, results
-from pipeline.results import Results, text_of
+from pipeline import files
+from pipeline.experiments import results
+from pipeline.experiments.results import Results, text_of
 from pipeline.tracking import store
 
 if TYPE_CHECKING:

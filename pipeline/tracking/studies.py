@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.results import text_of
+from pipeline.experiments.results import text_of
 from pipeline.tracking import runs, store
 
 if TYPE_CHECKING:

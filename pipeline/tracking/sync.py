@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ResultsError
-from pipeline.experiments import Repository, Revision
-from pipeline.results import Results
+from pipeline.experiments.repository import Repository, Revision
+from pipeline.experiments.results import Results
 from pipeline.tracking import registry, runs, store
 from pipeline.tracking.runs import Owner
 

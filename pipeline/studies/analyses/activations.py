@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pipeline.experiments.tables import ABSENT, Table
 from pipeline.studies import convergence
 from pipeline.studies.analyses import activations_figures as figures
 from pipeline.studies.analyses.activations_figures import NAMES, NORMS
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, mean, or_chance, with_spread
 from pipeline.studies.collected import Collected
 from pipeline.studies.convergence import Reach
-from pipeline.tables import ABSENT, Table
 
 TARGET = 0.75
 """Training accuracy that is to be reached: Krizhevsky's 25 % error."""
@@ -115,11 +115,11 @@ def _chosen(collected: Collected, variants: list[str]) -> Chosen:
     names = _finished(collected, best)
     layers = None
     if names:
-        read = [pd.read_csv(io.BytesIO(collected.read(name, "results/layers.csv"))) for name in names]
+        read = [pd.read_csv(io.BytesIO(collected.read(name, "model/layers.csv"))) for name in names]
         layers = pd.concat(read).groupby(["epoch", "layer"], sort=False).mean(numeric_only=True).reset_index()
     histories = tuple(collected.history(name) for name in names)
     reaches = tuple(_reaches(collected, best))
-    return Chosen(best, collected.settings(best).train.lr, reaches, histories, layers)
+    return Chosen(best, collected.settings(best).optimizer.lr, reaches, histories, layers)
 
 
 def _reaches(collected: Collected, variant: str) -> list[Reach]:
@@ -162,7 +162,7 @@ def _speeds(collected: Collected, chosen: dict[tuple[str, str], Chosen]) -> Tabl
 
 def _grid(collected: Collected) -> Table:
     """Return what each learning rate that was tried gave."""
-    rates = sorted({collected.settings(variant).train.lr for variant in collected.variants})
+    rates = sorted({collected.settings(variant).optimizer.lr for variant in collected.variants})
     rows = []
     for (activation, norm), variants in _variants(collected).items():
         cells = dict.fromkeys(rates, ABSENT)
@@ -170,7 +170,7 @@ def _grid(collected: Collected) -> Table:
             reaches = _reaches(collected, variant)
             accuracy = with_spread(collected.values(variant, "val/accuracy"), 100, 1)
             text = f"{accuracy}; {convergence.written(reaches, 'epochs')}" if reaches else "diverged"
-            cells[collected.settings(variant).train.lr] = text
+            cells[collected.settings(variant).optimizer.lr] = text
         rows.append((NAMES[activation], NORMS[norm], *cells.values()))
     head = ("activation", "network", *(f"learning rate {rate:g}" for rate in rates))
     title = "All learning rates: val accuracy in %; epochs to the target, of trainings that did not diverge"

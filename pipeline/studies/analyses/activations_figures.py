@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.figures import COLOURS, GREY, saved
+from pipeline.plotting import COLOURS, GREY, saved
 from pipeline.studies import convergence
 from pipeline.studies.analysis import MoreThan
 from pipeline.studies.charts import wrapped_headline

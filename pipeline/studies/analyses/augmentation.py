@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline import stage
+from pipeline.experiments.tables import Table
 from pipeline.studies import trained
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, in_points, mean, with_spread
 from pipeline.studies.charts import Curve, Plot, curves
 from pipeline.studies.collected import Collected
-from pipeline.tables import Table
 
 if TYPE_CHECKING:
-    from pipeline.dataset import Split
+    from pipeline.data.dataset import Split
 
 NONE, ALL, SINGLE = "none", "all", ("flip", "translate", "cutout")
 KINDS = (NONE, *SINGLE, ALL)
@@ -102,7 +102,8 @@ def _fits(collected: Collected) -> dict[str, list[float]]:
     """Return the accuracy in percent on images that were trained on, as they are, for each variant by seed."""
     import torch
 
-    from pipeline import dataset, inference
+    from pipeline.data import dataset
+    from pipeline.evaluation import inference
 
     shown: dict[str, Split] = {}
     found: dict[str, list[float]] = {variant: [] for variant in collected.variants}

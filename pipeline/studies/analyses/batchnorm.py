@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.figures import BLUE, GREY, ORANGE, saved
+from pipeline.experiments.tables import ABSENT, Table
+from pipeline.plotting import BLUE, GREY, ORANGE, saved
 from pipeline.studies.analysis import CHANCE, Analysis, Findings, Picture, Quantity, in_points, or_chance, with_spread
 from pipeline.studies.charts import wrapped_headline
 from pipeline.studies.collected import Collected
-from pipeline.tables import ABSENT, Table
 
 PLAIN, NORM = "none", "batch"
 NAMES = {PLAIN: "without batch norm", NORM: "with batch norm"}
@@ -178,7 +178,7 @@ def _cell(collected: Collected, variant: str) -> Cell:
     val, test = (tuple(or_chance(collected, variant, f"{split}/accuracy")) for split in ("val", "test"))
     diverged = tuple(bool(reason) for reason in collected.of(variant)["diverged"])
     cnn = settings.model.cnn
-    return Cell(cnn.norm, cnn.init_scale, settings.train.lr, val, test, diverged)
+    return Cell(cnn.norm, cnn.init_scale, settings.optimizer.lr, val, test, diverged)
 
 
 def _starts(cells: Sequence[Cell], best: dict[tuple[str, float], Cell]) -> Table:

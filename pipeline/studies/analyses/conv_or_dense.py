@@ -5,13 +5,13 @@ from pathlib import Path
 
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from pipeline.figures import BLUE, ORANGE, headline, saved
+from pipeline.experiments.tables import Table
+from pipeline.plotting import BLUE, ORANGE, headline, saved
 from pipeline.studies import counts
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.charts import Panel, bars
 from pipeline.studies.collected import Collected
 from pipeline.studies.counts import Count
-from pipeline.tables import Table
 
 SIDES = (32, 64, 128, 224, 256, 512)
 TEXTBOOK_SIDE, UNITS, FILTERS = 224, 1000, 64

@@ -8,13 +8,13 @@ from pathlib import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter
 
-from pipeline import statistics
-from pipeline.figures import BLUE, GREY, ORANGE, saved
-from pipeline.schema import ModelParams
+from pipeline.config.schema import ModelParams
+from pipeline.experiments import statistics
+from pipeline.experiments.tables import FRONT, Table
+from pipeline.plotting import BLUE, GREY, ORANGE, saved
 from pipeline.studies import counts
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.collected import Collected
-from pipeline.tables import FRONT, Table
 
 FAMILIES = {"cnn": "CNN", "resnet": "ResNet"}
 LOOKS = {"cnn": (BLUE, "o"), "resnet": (ORANGE, "s")}

@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pipeline.statistics import SIGNIFICANT, p_text
+from pipeline.experiments.statistics import SIGNIFICANT, p_text
+from pipeline.experiments.tables import ABSENT, Table
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.charts import Curve, Plot, curves
 from pipeline.studies.collected import Collected
 from pipeline.studies.insight import Seen, look
-from pipeline.tables import ABSENT, Table
 
 if TYPE_CHECKING:
     from pipeline.inspection.separability import Separability

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from pipeline.experiments.tables import Table
 from pipeline.studies import counts
 from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, with_spread
 from pipeline.studies.charts import Panel, bars
 from pipeline.studies.collected import Collected
-from pipeline.tables import Table
 
 POOLED, WITHOUT = ("max", "average"), "none"
 """The variants that pool, and the one that keeps every pixel; `stride` is shown beside them and not judged."""

@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from pipeline import stage
-from pipeline.figures import saved
+from pipeline.experiments.tables import Table
+from pipeline.plotting import saved
 from pipeline.studies import trained
 from pipeline.studies.analysis import CHANCE, Analysis, Findings, Picture, Quantity, counted, mean, with_spread
 from pipeline.studies.charts import Curve, Plot, curves, wrapped_headline
 from pipeline.studies.collected import Collected
-from pipeline.tables import Table
 
 NETWORKS = ("mlp", "cnn-max", "cnn-average", "cnn-stride", "cnn-none")
 POOLED, WITHOUT = ("cnn-max", "cnn-average"), "cnn-none"

@@ -1,0 +1,1 @@
+"""params.yaml as frozen pydantic models; presets. Imports neither torch nor mlflow."""

@@ -1,0 +1,152 @@
+"""params.yaml read, checked and changed. Imports neither torch nor mlflow: a mistake is reported at once."""
+
+import copy
+import difflib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pipeline.config import architectures, conflicts
+from pipeline.config.schema import Params
+from pipeline.config.section import Section, nested
+from pipeline.errors import ParamsError
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def parse_architecture(arch: str, values: Any) -> BaseModel:
+    """Validate the JSON-able values of one architecture's section.
+
+    Raises:
+        ValueError: there is no such architecture, or the values are not its own.
+    """
+    if arch not in architectures.NAMES:
+        raise ValueError(f"no architecture {arch!r}")
+    return architectures.params_of(arch).model_validate_json(json.dumps(values))
+
+
+def load(path: Path) -> Params:
+    """Read and validate a params.yaml.
+
+    Raises:
+        ParamsError: the file is missing, is not YAML, or has mistakes; one line for each of them.
+    """
+    return validate(read(path), str(path))
+
+
+def read(path: Path) -> Any:
+    """Read a YAML file, unchecked.
+
+    Raises:
+        ParamsError: the file is missing or is not YAML.
+    """
+    try:
+        return YAML(typ="safe").load(path)  # YAML 1.2 like DVC's own reader: 1e-3 is a number, `off` is a string
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run the stages from the repository's root") from None
+    except MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ParamsError(f"{path}{where}: not valid YAML: {error.problem}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def validate(tree: Any, source: str, *, combinations: bool = True) -> Params:
+    """Turn what a params.yaml holds into checked parameters.
+
+    Args:
+        source: named in the errors: where the values come from.
+        combinations: check also that values which are each in range can work together.
+
+    Raises:
+        ParamsError: there are mistakes; one line for each of them.
+    """
+    params = parse(Params, tree, source)
+    mistakes = [f"{source}: {mistake}" for mistake in conflicts.found(params)] if combinations else []
+    if mistakes:
+        raise ParamsError("\n".join(mistakes))
+    return params
+
+
+def parse(model: type[SectionT], tree: Any, source: str) -> SectionT:
+    """Turn what a YAML file holds into a checked model.
+
+    Args:
+        source: named in the errors: where the values come from.
+
+    Raises:
+        ParamsError: there are mistakes; one line for each of them.
+    """
+    try:
+        # In JSON mode strict types still let a list become a tuple.
+        return model.model_validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{source}: {_line(detail, model)}" for detail in error.errors())) from None
+
+
+def changed(tree: Any, values: Mapping[str, Any]) -> Any:
+    """Return a copy of what params.yaml holds with some values changed, by full names: `{"train.epochs": 4}`."""
+    result = copy.deepcopy(tree)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = result
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    return result
+
+
+def unknown(key: str, known: Collection[str]) -> str | None:
+    """Say in a line that a full name is no known parameter's, and which may be meant; None: it is one."""
+    if key in known:
+        return None
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"{key}: unknown parameter{f'; did you mean {close[0]}?' if close else ''}"
+
+
+def refusal(tree: Any, key: str, value: Any) -> str | None:
+    """Say in a line why a parameter cannot have a value in what params.yaml holds, all else as it is; None: it can."""
+    try:
+        validate(changed(tree, {key: value}), "", combinations=False)
+    except ParamsError as error:
+        return str(error).splitlines()[0].removeprefix(": ")
+    return None
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    parts = (part for part in loc if part != "[key]")  # what pydantic adds where a mapping's key is wrong
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+
+
+def _line(detail: ErrorDetails, model: type[Section]) -> str:
+    """Say where a mistake is, what was found and what is allowed, in one line."""
+    key = _key(detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _keys_beside(detail["loc"], model)
+        close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    found = json.dumps(detail["input"], default=str)
+    found = found if len(found) <= 60 else found[:57] + "..."
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("expected ")
+    return f"{key or 'the file'}: found {found}, expected {message[0].lower()}{message[1:]}"
+
+
+def _keys_beside(loc: tuple[int | str, ...], model: type[Section]) -> list[str]:
+    """Return the keys that the section has in which the last part of `loc` is not known."""
+    section: Any = model
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            section = get_args(section)[0]
+        else:
+            annotation = section.model_fields[part].annotation
+            section = nested(annotation) or annotation
+    return list(section.model_fields)

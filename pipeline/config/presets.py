@@ -1,0 +1,67 @@
+"""Presets: named sets of parameters for somebody who does not want to know any of them yet; a file each."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.loading import changed, read, validate
+from pipeline.config.schema import Params
+from pipeline.config.section import flatten
+from pipeline.errors import PresetError
+
+FOLDER = Path(__file__).parents[1] / "presets"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Some of the parameters of params.yaml; the others keep the values they have there.
+
+    Attributes:
+        name: of its file.
+        purpose: what it is for, in a line: the file's first.
+        values: nested as in params.yaml.
+    """
+
+    name: str
+    purpose: str
+    values: dict[str, Any]
+
+    @property
+    def assignments(self) -> list[str]:
+        """The values as `dvc exp run -S` takes them: "train.epochs=4"."""
+        return [f"{key}={_text(value)}" for key, value in flatten(self.values)]
+
+    def applied(self, path: Path) -> Params:
+        """Return the parameters of a params.yaml with this preset's values in place of its own.
+
+        Raises:
+            ParamsError: the result has mistakes.
+        """
+        return validate(changed(read(path), dict(flatten(self.values))), f"{path} with preset {self.name}")
+
+
+def every() -> list[Preset]:
+    """Return all presets, the shortest training first, as the numbers before their files' names have it."""
+    return [_load(path) for path in sorted(FOLDER.glob("*.yaml"))]
+
+
+def find(name: str) -> Preset:
+    """Return a preset.
+
+    Raises:
+        PresetError: there is none of that name.
+    """
+    presets = {preset.name: preset for preset in every()}
+    if name not in presets:
+        raise PresetError(f"preset: found {name}, expected one of {', '.join(presets)}")
+    return presets[name]
+
+
+def _load(path: Path) -> Preset:
+    first = path.read_text().splitlines()[0]
+    return Preset(path.stem.split("-", 1)[1], first.removeprefix("#").strip(), read(path))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,69 @@
+"""What sections of params.yaml are made of: the base model, and types that several sections share."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+IMAGE_SIDE = 32
+CLASSES = 10
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=0.95)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Momentum = Annotated[float, Field(ge=0, le=0.999)]
+WeightDecay = Annotated[float, Field(ge=0, le=10)]
+BatchSize = Annotated[int, Field(ge=1, le=65536)]
+Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "gelu", "silu"]
+Norm = Literal["batch", "none"]
+Init = Literal["kaiming", "xavier", "orthogonal"]
+InitScale = Annotated[float, Field(ge=1e-4, le=1e4)]
+Hidden = Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(max_length=8)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys, wrong types and values out of range are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Architecture(Section):
+    """Base of an architecture's `Params`: its section of params.yaml, and what must hold before a network is built.
+
+    An architecture may use any pydantic model instead; what it lacks of these three has the value it has here.
+    """
+
+    @property
+    def smallest_side(self) -> int:
+        """Side in pixels of the smallest images that the network can be trained on; it takes all up to 32 px."""
+        return IMAGE_SIDE
+
+    @property
+    def smallest_batch(self) -> int:
+        """Number of images that a training batch must have: 2 if batch norm sees one value per image and channel."""
+        return 1
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, message) for values that are each in range and cannot work together."""
+        yield from ()
+
+
+def is_section(annotation: Any) -> bool:
+    """Say whether a field's annotation is that of a nested section, which may be optional."""
+    return nested(annotation) is not None
+
+
+def nested(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of a nested section from its field's annotation; None for a field that holds a value."""
+    candidates = getattr(annotation, "__args__", (annotation,))
+    models = [one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)]
+    return models[0] if len(models) == 1 else None
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings with their keys, e.g. ("train.epochs", 8)."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,257 @@
+"""The processed dataset on disk: uint8 arrays of three splits, exact statistics, duplicates across splits."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import files
+from pipeline.errors import DatasetError
+
+SPLITS = ("train", "val", "test")
+_PIXELS_IN_CACHE = 1 << 16
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, 32, 32, 3) uint8 RGB, with labels (N,) uint8 of 0..9."""
+
+    images: Images
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known of a processed dataset besides its arrays.
+
+    Attributes:
+        name: what the images are, e.g. "CIFAR-10" or "shapes10"; copies that differ from the original say so.
+        archive_sha256: hash of the archive they were read from, 64 hexadecimal digits.
+        classes: names in the order of the labels.
+        mean, std: of each channel over all pixels of the train split, in grey levels of 0..255.
+        train_images: in the train split; None for arrays and models of a time when this was not recorded.
+    """
+
+    name: str
+    archive_sha256: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_images: int | None = None
+
+    @classmethod
+    def parse(cls, content: Any) -> "Metadata":
+        """Read what `vars` of a metadata object looks like after a journey through JSON.
+
+        Raises:
+            KeyError, TypeError: it does not look like that.
+        """
+        sequences = {name: tuple(content[name]) for name in ("classes", "mean", "std")}
+        return cls(
+            name=content["name"],
+            archive_sha256=content["archive_sha256"],
+            **sequences,
+            train_images=content.get("train_images"),
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits that were asked for, and what is known of them all."""
+
+    metadata: Metadata
+    splits: dict[str, Split]
+
+    def __getitem__(self, split: str) -> Split:
+        return self.splits[split]
+
+
+def stratified_split(labels: Labels, val_images: int, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Choose which training images validate: of every class its share, to within one image.
+
+    Args:
+        labels: (N,) uint8 of the whole training set.
+        val_images: size of the validation split, below N.
+        seed: the same seed, labels and size give the same split.
+
+    Returns:
+        Indices of the train and of the val images, each in ascending order.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * val_images / len(labels)
+    quota = np.floor(exact).astype(int)
+    # Largest remainders, so that the sizes add up to val_images; a stable sort makes ties reproducible.
+    quota[np.argsort(quota - exact, kind="stable")[: val_images - quota.sum()]] += 1
+    # One generator a class: the raw PCG64 stream is the same in every numpy release, shuffle()'s use of it may not be.
+    chosen = []
+    for label, size in zip(classes, quota, strict=True):
+        members = np.flatnonzero(labels == label)
+        keys = np.random.PCG64([seed, int(label)]).random_raw(len(members))
+        chosen.append(members[np.argsort(keys, kind="stable")[:size]])
+    val = np.sort(np.concatenate(chosen))
+    return np.setdiff1d(np.arange(len(labels)), val), val
+
+
+def share_of(images: int, share: float) -> int:
+    """Return how many of the images that validation leaves are trained on, for a `data.train_share` in 0..1."""
+    return round(share * images)
+
+
+def stratified_subset(labels: Labels, images: int, seed: int) -> npt.NDArray[np.intp]:
+    """Choose some images, of every class its share; a smaller subset of the same labels and seed is in a larger one.
+
+    Args:
+        labels: (N,) uint8.
+        images: size of the subset, at most N.
+        seed: the same seed, labels and size give the same subset.
+
+    Returns:
+        Indices of the chosen images in ascending order. Classes of equal size differ by at most one image.
+
+    Raises:
+        DatasetError: a class would have no image.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    place = np.empty(len(labels))
+    for label, count in zip(classes, counts, strict=True):
+        # The 1 makes it another stream than that of the split (a 0 would not).
+        keys = np.random.PCG64([seed, int(label), 1]).random_raw(count)
+        place[np.flatnonzero(labels == label)[np.argsort(keys, kind="stable")]] = (np.arange(count) + 0.5) / count
+    # One order of all images, whose every beginning has of each class its share, so that subsets are nested.
+    chosen = np.sort(np.argsort(place, kind="stable")[:images])
+    absent = np.setdiff1d(classes, labels[chosen])
+    if len(absent):
+        raise DatasetError(
+            f"data.train_share: found {images} of {len(labels)} training images, among them none of class "
+            f"{absent[0]}; expected at least one of each class; raise it"
+        )
+    return chosen
+
+
+def first_of_each_class(split: Split, images: int) -> Split:
+    """Return the first images of each class, equally many: `images` in all, or fewer where a class has not enough.
+
+    Args:
+        images: at least the number of classes; what does not divide equally is left out.
+    """
+    classes, counts = np.unique(split.labels, return_counts=True)
+    each = min(images // len(classes), counts.min())
+    chosen = np.sort(np.concatenate([np.flatnonzero(split.labels == label)[:each] for label in classes]))
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the exact mean and standard deviation of each channel in grey levels (0..255).
+
+    Sums are integers of 64 bits, taken from histograms; only the last division is in floating point. (A float32
+    mean over CIFAR-10's 51 million pixels a channel saturates and is wrong in the first digit.)
+
+    Args:
+        images: (N, 32, 32, 3) uint8, N > 0.
+    """
+    channels = images.shape[-1]
+    levels = np.arange(256, dtype=np.int64)
+    pixels = images.reshape(-1, channels)
+    histograms = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(pixels), _PIXELS_IN_CACHE):  # three times as fast as all at once
+        part = pixels[start : start + _PIXELS_IN_CACHE]
+        histograms += [np.bincount(part[:, channel], minlength=256) for channel in range(channels)]
+    mean, std = [], []
+    for histogram in histograms:
+        count, total = int(histogram.sum()), int(histogram @ levels)
+        squares = int(histogram @ levels**2)
+        mean.append(total / count)
+        std.append(float(np.sqrt((count * squares - total * total) / count**2)))  # Python integers: no overflow
+    return tuple(mean), tuple(std)
+
+
+def duplicates(splits: dict[str, Split]) -> dict[str, int]:
+    """Count images of a later split that occur, byte for byte, in an earlier one.
+
+    Returns:
+        `{"train-val": n, "train-test": n, "val-test": n}`: how many images of the second are in the first.
+    """
+    digests = {name: [hashlib.sha256(image).digest() for image in split.images] for name, split in splits.items()}
+    pairs = [(a, b) for i, a in enumerate(splits) for b in list(splits)[i + 1 :]]
+    return {f"{a}-{b}": sum(digest in seen for digest in digests[b]) for a, b in pairs for seen in [set(digests[a])]}
+
+
+def describe(metadata: Metadata, splits: dict[str, Split]) -> dict[str, Any]:
+    """Return what is worth comparing about a dataset under the names of metrics: counts, statistics, duplicates."""
+    result: dict[str, Any] = {"data/name": metadata.name, "data/archive_sha256": metadata.archive_sha256}
+    for name, split in splits.items():
+        result[f"data/{name}_images"] = len(split)
+        counts = np.bincount(split.labels, minlength=len(metadata.classes)).tolist()
+        result |= {f"data/{name}/{label}": count for label, count in zip(metadata.classes, counts, strict=True)}
+    for channel, mean, std in zip(("red", "green", "blue"), metadata.mean, metadata.std, strict=True):
+        result |= {f"data/mean_{channel}": mean, f"data/std_{channel}": std}
+    return result | {f"data/duplicates_{pair}": count for pair, count in duplicates(splits).items()}
+
+
+def save(folder: Path, dataset: Dataset) -> None:
+    """Write `metadata.json` and `{split}_images.npy`, `{split}_labels.npy` for every split."""
+    for name, split in dataset.splits.items():
+        for kind, array in (("images", split.images), ("labels", split.labels)):
+            with files.atomic(folder / f"{name}_{kind}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+    files.write_json(folder / "metadata.json", vars(dataset.metadata))
+
+
+def load(folder: Path, *splits: str) -> Dataset:
+    """Read the named splits of a processed dataset.
+
+    Raises:
+        DatasetError: a file is missing, is not what `save` writes, or images and labels don't belong together.
+    """
+    return Dataset(load_metadata(folder), {name: _load_split(folder, name) for name in splits})
+
+
+def load_metadata(folder: Path) -> Metadata:
+    """Read what is known of a processed dataset without its arrays.
+
+    Raises:
+        DatasetError: the file is missing or not what `save` writes.
+    """
+    path = folder / "metadata.json"
+    try:
+        return Metadata.parse(files.read_json(path))
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such file; run dvc repro preprocess") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path}: not a dataset's metadata ({error!r}); run dvc repro -f preprocess") from None
+
+
+def _load_split(folder: Path, name: str) -> Split:
+    images = _load_array(folder / f"{name}_images.npy", 4)
+    labels = _load_array(folder / f"{name}_labels.npy", 1)
+    if len(images) != len(labels):
+        raise DatasetError(
+            f"{folder}: expected as many {name} labels as images ({len(images)}), found {len(labels)}; "
+            "run dvc repro -f preprocess"
+        )
+    return Split(images, labels)
+
+
+def _load_array(path: Path, dimensions: int) -> Any:
+    try:
+        with path.open("rb") as file:  # np.load would also open zip files, whatever their name
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such file; run dvc repro preprocess") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise DatasetError(f"{path}: not a whole .npy file ({error}); run dvc repro -f preprocess") from None
+    if array.dtype != np.uint8 or array.ndim != dimensions:
+        raise DatasetError(
+            f"{path}: expected a uint8 array of {dimensions} dimensions, found {array.dtype} of {array.ndim}; "
+            "run dvc repro -f preprocess"
+        )
+    return array

@@ -1,0 +1,1 @@
+"""Inference, metrics and figures of the evaluate stage."""

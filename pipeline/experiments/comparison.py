@@ -1,0 +1,238 @@
+"""Which of several results is better, by how much, and whether that is luck: what `compare` shows, as data."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pipeline.errors import ResultsError
+from pipeline.experiments import statistics
+from pipeline.experiments.leaderboard import Member, Row, differing, group, rank
+from pipeline.experiments.repository import Repository, Revision
+from pipeline.experiments.statistics import Difference
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one network said of all test images.
+
+    Attributes:
+        labels, predicted: (N,) class indices, true and predicted.
+        classes: names, by index.
+    """
+
+    labels: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether each image was classified right."""
+        return np.equal(self.labels, self.predicted)
+
+    @property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """(C, C) counts: row the true class, column the predicted one."""
+        size = len(self.classes)
+        return np.bincount(self.labels * size + self.predicted, minlength=size * size).reshape(size, size)
+
+    def same_images(self, other: "Predictions") -> bool:
+        """Say whether another network was shown the same images, as far as labels and their order tell."""
+        return self.classes == other.classes and np.array_equal(self.labels, other.labels)
+
+    def alone_right(self, other: "Predictions") -> npt.NDArray[np.bool_]:
+        """Return (N,) whether this network classified each image right, and the other did not."""
+        return self.correct & ~other.correct
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A row against the baseline, on the test images they share.
+
+    Attributes:
+        row: the candidate.
+        pair: the two trainings whose predictions are compared, baseline first: of the same seed where there is one.
+        predictions: what the two said.
+        over_seeds: whether both have several seeds; then the means are compared, else the images of the pair.
+        difference: in accuracy.
+        adjusted: its p-value after Holm's correction for all contests of the comparison.
+    """
+
+    row: Row
+    pair: tuple[Member, Member]
+    predictions: tuple[Predictions, Predictions]
+    over_seeds: bool
+    difference: Difference
+    adjusted: float
+
+    @property
+    def won(self) -> int:
+        """How many images the candidate of the pair alone gets right."""
+        base, candidate = self.predictions
+        return int(candidate.alone_right(base).sum())
+
+    @property
+    def lost(self) -> int:
+        """How many images the baseline alone gets right."""
+        base, candidate = self.predictions
+        return int(base.alone_right(candidate).sum())
+
+    @property
+    def recall(self) -> dict[str, float]:
+        """Class -> change in the share of its images that are found."""
+        base, candidate = self.predictions
+        images = np.maximum(base.confusion.sum(1), 1)
+        change = (np.diag(candidate.confusion) - np.diag(base.confusion)) / images
+        return {name: float(value) for name, value in zip(base.classes, change, strict=True)}
+
+    @property
+    def basis(self) -> str:
+        """What the test looks at: all seeds of both sides, or one training of each."""
+        base, candidate = (member.seed for member in self.pair)
+        if self.over_seeds:
+            return "over seeds"
+        return f"seed {base}" if base == candidate else f"seed {candidate} against {base}"
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers allow to say."""
+        if self.adjusted >= statistics.SIGNIFICANT:
+            return "no difference shown"
+        return "better" if self.difference.value > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, and every other against the baseline.
+
+    Attributes:
+        rows: best first.
+        sort: the metric they are sorted by.
+        differing: parameters in which rows differ that both have.
+        baseline: the row that others are compared against; None if it has no results.
+        contests: one for each other row that has been tested on the same images.
+        notes: what a reader should know besides.
+    """
+
+    rows: tuple[Row, ...]
+    sort: str
+    differing: tuple[str, ...]
+    baseline: Row | None
+    contests: tuple[Contest, ...]
+    notes: tuple[str, ...]
+
+
+def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: Revision, sort: str) -> Comparison:
+    """Compare the results of revisions with one another and with a baseline.
+
+    Args:
+        revisions: those without results are named in the notes.
+        baseline: compared even if it is not among the revisions.
+        sort: the metric that decides which is best.
+
+    Raises:
+        ResultsError: none of the revisions has results.
+        PipelineError: no result has the metric to sort by.
+    """
+    members, notes = _members(repository, _unique([*revisions, baseline]))
+    if not members:
+        raise ResultsError("\n".join(notes) or "no results to compare")
+    rows = rank(group(members), sort)
+    home = next((row for row in rows if any(_carries(member, baseline) for member in row.members)), None)
+    if home is None:
+        notes = [note for note in notes if not note.startswith(f"{baseline.name}:")]
+        notes.append(f"{baseline.name} carries no results to compare with; name others with --baseline")
+    contests: list[Contest] = []
+    known: dict[str, Predictions] = {}
+    for row in rows if home else ():
+        assert home is not None
+        if row is not home:
+            try:
+                contests.append(_contest(repository, home, row, known))
+            except ResultsError as error:
+                notes.append(str(error))
+    adjusted = statistics.holm([contest.difference.p_value for contest in contests])
+    notes += [
+        f"{', '.join(member.aliases)}: the same result as {member.revision.name}"
+        for row in rows
+        for member in row.members
+        if member.aliases
+    ]
+    if any(len(row.members) == 1 for row in rows):
+        notes.append("n = 1: one seed says nothing of how much another seed would change; train.seed=0,1,2 tells")
+    return Comparison(
+        tuple(rows),
+        sort,
+        differing(rows),
+        home,
+        tuple(replace(contest, adjusted=p) for contest, p in zip(contests, adjusted, strict=True)),
+        tuple(notes),
+    )
+
+
+def predictions(repository: Repository, member: Member) -> Predictions:
+    """Return what a network said of the test images.
+
+    Raises:
+        ResultsError: neither DVC's cache nor a remote has its predictions.
+    """
+    path = member.record.paths["evaluate"]["predictions"]
+    return parse_predictions(repository.output(member.revision, member.record, path))
+
+
+def parse_predictions(content: bytes) -> Predictions:
+    """Read the predictions.csv that evaluate writes."""
+    header = content[: content.index(b"\n")].decode()
+    classes = tuple(next(csv.reader([header]))[3:])
+    columns = {name: pd.CategoricalDtype(list(classes)) for name in ("label", "predicted")}
+    table = pd.read_csv(io.BytesIO(content), usecols=list(columns), dtype=columns)
+    labels, predicted = (table[name].cat.codes.to_numpy().astype(np.int64) for name in columns)
+    return Predictions(labels, predicted, classes)
+
+
+def _members(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Member], list[str]]:
+    """Return one member for each result, whoever carries it, and why some revisions have none."""
+    found: dict[str, Member] = {}
+    notes = []
+    for revision in revisions:
+        try:
+            member = Member(revision, repository.results(revision))
+        except ResultsError as error:
+            notes.append(str(error))
+            continue
+        known = found.setdefault(member.record.content, member)
+        if known is not member:
+            found[known.record.content] = replace(known, aliases=(*known.aliases, revision.name))
+    return list(found.values()), notes
+
+
+def _carries(member: Member, revision: Revision) -> bool:
+    return member.revision.sha == revision.sha or revision.name in member.aliases
+
+
+def _unique(revisions: Iterable[Revision]) -> list[Revision]:
+    """Return each revision once, experiments before the commits that took them over."""
+    unique = {(revision.sha, revision.experiment): revision for revision in revisions}.values()
+    return sorted(unique, key=lambda revision: revision.experiment is None)
+
+
+def _contest(repository: Repository, home: Row, row: Row, known: dict[str, Predictions]) -> Contest:
+    """Hold a row against the baseline, whose predictions are read once and kept in `known`."""
+    by_seed = {member.seed: member for member in home.members}
+    candidate = next((member for member in row.members if member.seed in by_seed), row.members[0])
+    base = by_seed.get(candidate.seed, home.members[0])
+    if base.record.content not in known:
+        known[base.record.content] = predictions(repository, base)
+    a, b = known[base.record.content], predictions(repository, candidate)
+    if not a.same_images(b):
+        raise ResultsError(f"{row.name}: other test images than those of {home.name}, so they can't be compared")
+    over_seeds = min(len(row.members), len(home.members)) > 1
+    if over_seeds:
+        difference = statistics.welch(home.values("test/accuracy"), row.values("test/accuracy"))
+    else:
+        difference = statistics.paired(a.correct, b.correct)
+    return Contest(row, (base, candidate), (a, b), over_seeds, difference, difference.p_value)

@@ -1,0 +1,63 @@
+"""The code that results depend on, as dvc.yaml lists it: one rule for checkpoints, studies and tests."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.config import loading
+from pipeline.config.schema import Params
+from pipeline.errors import PipelineError
+
+
+def stages(root: Path) -> dict[str, Any]:
+    """Return the stages of a repository's dvc.yaml: their names and definitions.
+
+    Raises:
+        PipelineError: it is missing, is not YAML, or has no stages.
+    """
+    path = root / "dvc.yaml"
+    tree = loading.read(path)
+    found = tree.get("stages") if isinstance(tree, dict) else None
+    if not isinstance(found, dict):
+        raise PipelineError(f"{path}: expected the pipeline's stages, found none; run this in its repository")
+    return found
+
+
+def code(root: Path, stage: Mapping[str, Any], values: Mapping[str, str]) -> set[str]:
+    """Return the source files among a stage's dependencies, those in folders included, relative to the root.
+
+    Args:
+        stage: its definition in dvc.yaml.
+        values: what stands for `${KEY}` in its dependencies, e.g. `{"model.arch": "cnn"}`.
+    """
+    found: set[str] = set()
+    for pattern in stage.get("deps", []):
+        path = re.sub(r"\$\{([^}]*)\}", lambda match: values[match[1]], pattern)
+        if path.endswith(".py"):
+            found.add(path)
+        else:
+            found |= {file.relative_to(root).as_posix() for file in (root / path).rglob("*.py")}
+    return found
+
+
+def digest(root: Path, names: Iterable[str], params: Params) -> str:
+    """Return a SHA-256 of the definitions of some stages and of the code that they depend on with these parameters.
+
+    Raises:
+        PipelineError: dvc.yaml is missing, is not YAML, or has no stages.
+    """
+    defined = stages(root)
+    chosen = {name: defined[name] for name in names if name in defined}
+    values = dict(_texts(params.effective()))
+    sources = set().union(*(code(root, stage, values) for stage in chosen.values()))
+    definitions = [[name, {**stage, "desc": ""}] for name, stage in chosen.items()]
+    content = files.sha256_all((root / path for path in sources), root=root)
+    return hashlib.sha256(json.dumps([definitions, content]).encode()).hexdigest()
+
+
+def _texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    return ((key, value) for key, value in values.items() if isinstance(value, str))

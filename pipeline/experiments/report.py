@@ -1,0 +1,153 @@
+"""A comparison as one self-contained HTML page."""
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import pages
+from pipeline.errors import ResultsError
+from pipeline.experiments import report_figures, statistics, tables
+from pipeline.experiments.comparison import Comparison, Contest
+from pipeline.experiments.leaderboard import Row
+from pipeline.experiments.repository import Repository
+from pipeline.experiments.results import text_of
+from pipeline.experiments.tables import Table
+
+MOST_DETAILS = 6
+"""Contests that are shown with pictures, best first: each adds some 100 kB to the page."""
+
+SHOWN_IMAGES = 12
+STYLES = {"better": "better", "worse": "worse", "no difference shown": "none"}
+Images = Mapping[str, npt.NDArray[np.uint8]]
+"""DVC's hash of a dataset -> its (N, H, W, 3) test images."""
+
+
+def render(repository: Repository, comparison: Comparison) -> str:
+    """Return the page; it needs no network and no other file."""
+    rows, home, contests = comparison.rows, comparison.baseline, comparison.contests
+    dataset = sorted({str(member.record.metrics["data/name"]) for row in rows for member in row.members})
+    count = sum(len(row.members) for row in rows)
+    shown = contests[:MOST_DETAILS]
+    images = _test_images(repository, shown)
+    return pages.render(
+        "report.html",
+        title=f"{count} result{'s' if count > 1 else ''} on {', '.join(dataset)}",
+        subtitle=f"Commit {repository.resolve('HEAD').sha[:7]}; made by python -m pipeline compare --html.",
+        summary=_summary(comparison),
+        leaderboard=tables.leaderboard(comparison),
+        explanation=tables.explanation(comparison),
+        baseline=home.name if home else "",
+        costs=_costs(rows),
+        curves=_curves(repository, rows),
+        contests_table=tables.contests(comparison) if contests else None,
+        contests=[_details(home, contest, images) for contest in shown if home],
+        omitted=", ".join(contest.row.name for contest in contests[MOST_DETAILS:]),
+    )
+
+
+def _summary(comparison: Comparison) -> str:
+    best = comparison.rows[0]
+    text = f"Best by {comparison.sort}: {best.name}, with {best.mean('test/accuracy') or 0:.2%} on the test images."
+    if comparison.contests and comparison.baseline:
+        verdicts = [contest.verdict for contest in comparison.contests]
+        parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in STYLES if verdict in verdicts]
+        text += f" Against {comparison.baseline.name}: {', '.join(parts)}."
+    return text
+
+
+def _costs(rows: tuple[Row, ...]) -> list[str]:
+    figures = []
+    for metric, label in (("model/macs", "multiply-accumulates an image"), ("train/loop_seconds", "training time, s")):
+        known = [row for row in rows if row.mean(metric) is not None]
+        if known:
+            cost, accuracy = ([row.mean(name) or 0.0 for row in known] for name in (metric, "test/accuracy"))
+            spread = [row.spread("test/accuracy") or 0.0 for row in known]
+            figures.append(report_figures.accuracy_against([row.name for row in known], cost, accuracy, spread, label))
+    return figures
+
+
+def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:
+    histories = {}
+    for row in rows:
+        member = row.members[0]
+        with contextlib.suppress(ResultsError):  # the table has its last epoch; the curve is in no cache
+            histories[row.name] = repository.history(member.revision, member.record)
+    if not histories:
+        return []
+    draw = report_figures.learning_curves
+    return [
+        draw(histories, "val/accuracy", "Validation accuracy", "%"),
+        draw(histories, "val/loss", "Validation loss", "nats"),
+    ]
+
+
+def _test_images(repository: Repository, contests: Iterable[Contest]) -> Images:
+    """Read the test images of each dataset once; those that neither DVC's cache nor a remote has are left out."""
+    found: dict[str, npt.NDArray[np.uint8]] = {}
+    for member in (contest.pair[1] for contest in contests):
+        if member.record.dataset_hash not in found:
+            path = f"{member.record.paths['preprocess']['out']}/test_images.npy"
+            with contextlib.suppress(ResultsError):
+                content = repository.output(member.revision, member.record, path)
+                found[member.record.dataset_hash] = np.load(io.BytesIO(content), allow_pickle=False)
+    return found
+
+
+def _details(home: Row, contest: Contest, images: Images) -> dict[str, Any]:
+    baseline, candidate = contest.predictions
+    difference = contest.difference
+    p_values = f"p {statistics.p_text(difference.p_value)}, after Holm {statistics.p_text(contest.adjusted)}"
+    sentence = (
+        f"{difference.value * 100:+.2f} points of test accuracy (95 % interval {difference.low * 100:+.2f} to "
+        f"{difference.high * 100:+.2f}; {difference.test}, {contest.basis}, {p_values}). "
+        f"Of seed {contest.pair[1].seed}, {contest.won:,} images are right with {contest.row.name} alone, "
+        f"{contest.lost:,} with {home.name} alone (seed {contest.pair[0].seed})."
+    )
+    return {
+        "name": contest.row.name,
+        "verdict": contest.verdict,
+        "style": STYLES[contest.verdict],
+        "sentence": sentence,
+        "parameters": _parameters(home, contest.row),
+        "recall": _recall(home, contest),
+        "confusion": report_figures.confusion_difference(baseline.confusion, candidate.confusion, baseline.classes),
+        "strips": _strips(home, contest, images),
+    }
+
+
+def _parameters(home: Row, row: Row) -> Table:
+    keys = [key for key in (home.params | row.params) if home.params.get(key) != row.params.get(key)]
+    text = [(key, *(text_of(side.params.get(key, tables.ABSENT)) for side in (home, row))) for key in keys]
+    return Table("", ("parameter", home.name, row.name), tuple(text) or (("none", "", ""),), text=3)
+
+
+def _recall(home: Row, contest: Contest) -> Table:
+    rows = []
+    for index, name in enumerate(contest.predictions[0].classes):
+        shares = [float(side.correct[side.labels == index].mean()) for side in contest.predictions]
+        rows.append((name, *(f"{share:.1%}" for share in shares), f"{(shares[1] - shares[0]) * 100:+.1f}"))
+    return Table("", ("class", home.name, contest.row.name, "points"), tuple(rows))
+
+
+def _strips(home: Row, contest: Contest, images: Images) -> list[dict[str, str]]:
+    """Return the first images that one of the two alone gets right, for either; none if they are in no cache."""
+    shown = images.get(contest.pair[1].record.dataset_hash)
+    if shown is None:
+        return []
+    baseline, candidate = contest.predictions
+    strips = []
+    for winner, mask in (
+        (contest.row.name, candidate.alone_right(baseline)),
+        (home.name, baseline.alone_right(candidate)),
+    ):
+        chosen = np.flatnonzero(mask)[:SHOWN_IMAGES]
+        names = candidate.classes
+        captions = [f"{names[candidate.predicted[i]]}\n{names[baseline.predicted[i]]}" for i in chosen]
+        if len(chosen):
+            title = f"Right with {winner} alone: {len(chosen)} of {int(mask.sum()):,} images"
+            strips.append({"title": title, "image": report_figures.disagreements(shown[chosen], captions)})
+    return strips

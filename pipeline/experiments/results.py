@@ -1,0 +1,194 @@
+"""What a finished pipeline says of itself: dvc.lock and the metrics files that it names.
+
+dvc.lock is the record of what ran: each stage's parameters, its command with all paths, and the hash of every file.
+Reading it, not params.yaml or today's dvc.yaml, tells of old revisions and half-edited workspaces what is true.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.config.section import flatten
+from pipeline.errors import ResultsError
+
+LOCK = "dvc.lock"
+TRACK = "track"
+REQUIRED_STAGES = ("preprocess", "train", "evaluate", "export")
+REQUIRED_METRICS = (
+    "data/name",
+    "model/parameters",
+    "train/started",
+    "train/fingerprint",
+    "test/accuracy",
+    "export/ended",
+)
+
+ORIGIN = ("data.archive", "data.cifar10.urls")
+"""Parameters that say where the data came from; what came is known by its hash."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The record of a finished pipeline.
+
+    Attributes:
+        params: flat, as `{"train.epochs": 8, ...}`: all that any stage but track read.
+        metrics: flat, under the names they have everywhere; some are text.
+        outputs: path -> hash as DVC gives it, of all outputs.
+        paths: stage -> option of its command -> path.
+        content: SHA-256 over parameters and all outputs that the inputs decide: equal content is one result, whenever
+            and wherever it was computed. What a clock or a meter says is not in it, nor where the data came from.
+        tracking: the parameters that track ran with; empty if it did not.
+    """
+
+    params: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    outputs: Mapping[str, str]
+    paths: Mapping[str, Mapping[str, str]]
+    content: str
+    tracking: Mapping[str, Any]
+
+    @property
+    def training(self) -> str:
+        """The fingerprint of the training: what decides it, and what it ran on."""
+        return str(self.metrics["train/fingerprint"])
+
+    @property
+    def arch(self) -> str:
+        """The architecture's name."""
+        return str(self.params["model.arch"])
+
+    @property
+    def dataset_hash(self) -> str:
+        """DVC's hash of the processed arrays."""
+        return self.outputs[self.paths["preprocess"]["out"]]
+
+    @property
+    def decided(self) -> dict[str, str]:
+        """The outputs that the inputs decide, with their hashes: all but what a clock or a meter says."""
+        return _decided(self.outputs, self.paths)
+
+    @property
+    def started(self) -> datetime:
+        """When the training began."""
+        return datetime.fromisoformat(self.metrics["train/started"])
+
+    @property
+    def ended(self) -> datetime:
+        """When the last stage with outputs ended."""
+        return datetime.fromisoformat(self.metrics["export/ended"])
+
+
+Reader = Callable[[str], bytes]
+"""Returns the bytes of a file of a workspace or revision that git holds, or raises FileNotFoundError."""
+
+
+def reader(folder: Path) -> Reader:
+    """Return what reads the files of a folder."""
+    return lambda path: (folder / path).read_bytes()
+
+
+def read(content_of: Reader) -> Results:
+    """Read the record of a finished pipeline.
+
+    Raises:
+        ResultsError: there is none, a stage is missing, or files and stages don't belong together.
+    """
+    try:
+        stages: dict[str, Any] = YAML(typ="safe").load(content_of(LOCK))["stages"]
+    except FileNotFoundError:
+        raise ResultsError(f"expected {LOCK}, found none") from None
+    except (YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        raise ResultsError(f"{LOCK} is damaged") from None
+    missing = [name for name in REQUIRED_STAGES if name not in stages]
+    if missing:
+        raise ResultsError(f"stage {missing[0]} has not run")
+    outputs = {out["path"]: str(out["md5"]) for stage in stages.values() for out in stage.get("outs", [])}
+    paths = {name: options(stage["cmd"]) for name, stage in stages.items()}
+    tracked = stages.pop(TRACK, {})  # while track runs, this is what it recorded the time before
+    _check_chain(stages, outputs)
+    recorded = dict(flatten(_params(stages)))
+    metrics = _metrics(content_of, paths, outputs)
+    lacking = [name for name in REQUIRED_METRICS if name not in metrics]
+    if lacking:
+        raise ResultsError(f"an earlier version of this pipeline made them, which did not record {lacking[0]}")
+    lasting = {key: value for key, value in recorded.items() if key not in ORIGIN}
+    return Results(
+        params=recorded,
+        metrics=metrics,
+        outputs=outputs,
+        paths=paths,
+        content=_digest([lasting, _decided(outputs, paths)]),
+        tracking=_params({TRACK: tracked}).get("tracking", {}),
+    )
+
+
+def options(command: str) -> dict[str, str]:
+    """Return the options of a stage's command: `--out model --seed 1` is `{"out": "model", "seed": "1"}`."""
+    words = shlex.split(command)
+    return {word.removeprefix("--"): value for word, value in pairwise(words) if word.startswith("--")}
+
+
+def parse_history(content: bytes) -> list[dict[str, float]]:
+    """Read the history.csv that train writes: one row an epoch."""
+    lines = csv.DictReader(io.StringIO(content.decode()))
+    return [{key: float(value) for key, value in line.items()} for line in lines]
+
+
+def text_of(value: Any) -> str:
+    """Return a parameter's value as text: words as they are, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)  # YAML has dates, which JSON lacks
+
+
+def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for stage in stages.values()
+        for values in stage.get("params", {}).values()
+        for key, value in values.items()
+    }
+
+
+def _decided(outputs: Mapping[str, str], paths: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    timed = {given["runtime"] for given in paths.values() if "runtime" in given}
+    return {path: digest for path, digest in outputs.items() if path not in timed}
+
+
+def _check_chain(stages: Mapping[str, Any], outputs: Mapping[str, str]) -> None:
+    """Raise ResultsError unless every stage ran on what the stages before it left."""
+    for name, stage in stages.items():
+        for used in stage.get("deps", []):
+            made = outputs.get(used["path"])
+            if made is not None and made != used.get("md5"):
+                raise ResultsError(f"stage {name} ran on another {used['path']} than the one that is recorded")
+
+
+def _metrics(content_of: Reader, paths: Mapping[str, Mapping[str, str]], outputs: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for given in paths.values():
+        for path in (given.get("metrics"), given.get("runtime")):
+            if path is None or path not in outputs:
+                continue
+            try:
+                content = content_of(path)
+            except FileNotFoundError:
+                raise ResultsError(f"expected {path}, found none") from None
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() != outputs[path]:
+                raise ResultsError(f"{path} is not the file that {LOCK} recorded")
+            found |= json.loads(content)
+    return found
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,220 @@
+"""A comparison as tables of text, for a terminal, for Markdown, and for the HTML report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.cells import cell_len
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from pipeline import files
+from pipeline.errors import PipelineError
+from pipeline.experiments import statistics
+from pipeline.experiments.comparison import Comparison, Contest
+from pipeline.experiments.leaderboard import Row
+from pipeline.experiments.results import text_of
+
+BEST, FRONT, ABSENT = "★", "◆", "—"
+LEGEND = f"{BEST} best by {{sort}}; {FRONT} on the Pareto front: no other is as accurate with as few MACs."
+BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
+MARKDOWN_LIMIT = 60_000
+"""Bytes of a Markdown report: pull requests take little more."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, column heads and cells; the first `text` columns are words, the others numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text: int = 1
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """Return the leaderboard and, where there is a baseline to compare with, what differs from it."""
+    found = [leaderboard(comparison)]
+    if comparison.contests:
+        found.append(contests(comparison))
+    return found
+
+
+def leaderboard(comparison: Comparison) -> Table:
+    """One line for each row: what it differs in, how big, how good, how fast."""
+    names = short_names(comparison.differing)
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("params", lambda row: _count(row.mean("model/parameters"))),
+        ("MACs", lambda row: _count(row.mean("model/macs"))),
+        ("n", lambda row: str(len(row.members))),
+        ("test, %", lambda row: _with_spread(row, "test/accuracy", 100, 2)),
+        ("95 % interval", _interval),
+        ("val, %", lambda row: _with_spread(row, "val/accuracy", 100, 2)),
+        ("train, s", lambda row: _with_spread(row, "train/loop_seconds", 1, 0)),
+        ("images/s", lambda row: _number(row.mean("train/images_per_second"), 1, 0)),
+        ("ONNX, kB", lambda row: _number(row.mean("export/onnx_bytes"), 1e-3, 0)),
+        ("latency, ms", lambda row: _number(row.mean("export/latency_ms"), 1, 2)),
+    ]
+    head = ("experiment", *names, *(name for name, _ in columns))
+    rows = tuple(
+        (
+            _marked(row),
+            *(text_of(row.params.get(key, ABSENT)) for key in comparison.differing),
+            *(f(row) for _, f in columns),
+        )
+        for row in comparison.rows
+    )
+    return Table(f"Leaderboard, best {comparison.sort} first", head, rows, text=1 + len(names))
+
+
+def contests(comparison: Comparison) -> Table:
+    """One line for each contest: difference, interval, p-values, images won and lost, what it means."""
+    assert comparison.baseline is not None
+    head = (
+        "experiment",
+        "verdict",
+        "difference, points",
+        "95 % interval",
+        "test",
+        "p",
+        "p (Holm)",
+        "alone right",
+        "baseline alone",
+        "most changed classes, points",
+    )
+    rows = []
+    for contest in comparison.contests:
+        difference = contest.difference
+        interval = f"{_points(difference.low)} to {_points(difference.high)}"
+        cells = (
+            _points(difference.value),
+            interval,
+            f"{difference.test}, {contest.basis}",
+            statistics.p_text(difference.p_value),
+        )
+        alone = (statistics.p_text(contest.adjusted), f"{contest.won:,}", f"{contest.lost:,}", _most_changed(contest))
+        rows.append((contest.row.name, contest.verdict, *cells, *alone))
+    return Table(f"Test accuracy against {comparison.baseline.name}", head, tuple(rows), text=2)
+
+
+def short_names(keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the last parts of parameters' names, longer where two would be the same."""
+    short = [key.rsplit(".", 1)[-1] for key in keys]
+    return tuple(name if short.count(name) == 1 else key for key, name in zip(keys, short, strict=True))
+
+
+def explanation(comparison: Comparison) -> list[str]:
+    """Return what has to be said below the tables."""
+    lines = [LEGEND.format(sort=comparison.sort)]
+    lines.append(
+        "n: seeds. Of several: mean ± standard deviation; of one: Wilson's 95 % interval over the test images."
+    )
+    if comparison.contests:
+        lines.append(
+            "Tests are two-sided: McNemar's, exact, on the images of two trainings; Welch's t-test on the means where "
+            "both sides have several seeds. Holm's correction is for the number of rows; 5 % decides."
+        )
+    return [*lines, *comparison.notes]
+
+
+def for_terminal(table: Table, width: int) -> RichTable:
+    """Return a table that rich prints; the last columns are left out where the terminal is too narrow, and named."""
+    columns = list(zip(table.head, *table.rows, strict=True))
+    widths = [max(map(cell_len, column)) + 2 for column in columns]
+    shown = len(columns)
+    while sum(widths[:shown]) > width and shown > table.text + 1:
+        shown -= 1
+    hidden = ", ".join(table.head[shown:])
+    caption = f"no room for {hidden}: --md and --html have all" if hidden else None
+    drawn = RichTable(
+        title=table.title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for number, name in enumerate(table.head[:shown]):
+        drawn.add_column(name, justify="left" if number < table.text else "right", no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(*map(Text, row[:shown]))  # as Text, nothing in it is markup
+    return drawn
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Return the tables and their explanation, shortened to what a pull request takes."""
+    parts = [markdown(table) for table in tables(comparison)]
+    tail = "\n".join(f"- {line}" for line in explanation(comparison))
+    room = MARKDOWN_LIMIT - len(tail.encode()) - 100
+    while sum(len(part.encode()) for part in parts) > room:
+        longest = max(range(len(parts)), key=lambda number: len(parts[number]))
+        lines = [line for line in parts[longest].splitlines() if not line.startswith("| …")]
+        parts[longest] = "\n".join([*lines[: len(lines) * 3 // 4], "| … |"])
+    return "\n\n".join([*parts, tail]) + "\n"
+
+
+def write_markdown(path: Path, comparison: Comparison) -> None:
+    """Write a Markdown report; a file that has the two marker lines keeps all but what is between them.
+
+    Raises:
+        PipelineError: the file exists with one of the markers only.
+    """
+    text = to_markdown(comparison)
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    if (BEGIN in old) != (END in old) or old.find(BEGIN) > old.find(END):
+        raise PipelineError(f"{path}: expected both of the lines '{BEGIN}' and '{END}', in this order, or neither")
+    if BEGIN in old:
+        text = f"{old[: old.index(BEGIN)]}{BEGIN}\n{text}{old[old.index(END) :]}"
+    files.write_text(path, text)
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown, its title above it in bold."""
+    rule = ["---"] * table.text + ["---:"] * (len(table.head) - table.text)
+    lines = [table.head, rule, *table.rows]
+    return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def _marked(row: Row) -> str:
+    return " ".join([row.name, *([BEST] if row.best else []), *([FRONT] if row.on_front else [])])
+
+
+def _interval(row: Row) -> str:
+    """Return Wilson's interval, which is about the test images of one training."""
+    if len(row.members) > 1:
+        return ABSENT
+    low, high = (_number(row.mean(f"test/accuracy_{side}"), 100, 2) for side in ("low", "high"))
+    return f"{low} to {high}"
+
+
+def _with_spread(row: Row, metric: str, factor: float, digits: int) -> str:
+    spread = row.spread(metric)
+    middle = _number(row.mean(metric), factor, digits)
+    return middle if spread is None else f"{middle} ± {spread * factor:.{digits}f}"
+
+
+def _most_changed(contest: Contest) -> str:
+    ordered = sorted(contest.recall.items(), key=lambda item: -abs(item[1]))
+    return ", ".join(f"{name} {_points(change, 1)}" for name, change in ordered[:2] if change) or ABSENT
+
+
+def _points(value: float, digits: int = 2) -> str:
+    return f"{value * 100:+.{digits}f}"
+
+
+def _number(value: float | None, factor: float, digits: int) -> str:
+    return ABSENT if value is None else f"{value * factor:,.{digits}f}"
+
+
+def _count(value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.0f}"

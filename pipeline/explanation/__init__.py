@@ -1,0 +1,1 @@
+"""`python -m pipeline explain`: why a network gave this answer for this image."""

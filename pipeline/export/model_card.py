@@ -1,0 +1,102 @@
+"""MODEL_CARD.md: what the exported model is, what it was measured to do, what it is not for, how to use it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.models.common import cost
+from pipeline.models.common.saved import Saved
+
+TEMPLATE = """\
+# {arch} for {dataset}
+
+Classifies 32x32 colour images into ten classes: {classes}.
+
+| | |
+| --- | --- |
+| data | {dataset}, archive SHA-256 `{archive}` |
+| architecture | `{arch}` |
+| parameters | {parameters:,} trainable, {macs:,} multiply-accumulates an image |
+| training | {epochs} epochs{of_images}; final validation accuracy {val:.2%} |
+| test accuracy | **{accuracy:.2%}** (95 % interval {low:.2%} to {high:.2%}, {images:,} images) |
+| top-2 accuracy | {top2:.2%} |
+| macro-F1 | {f1:.4f} |
+| expected calibration error | {ece:.4f} |
+| file | `{onnx}`, SHA-256 `{onnx_sha256}` |
+| weights | SHA-256 `{weights}` |
+| export | differs from PyTorch by at most {parity:.1e} in a probability on {parity_images} test images |
+
+## Use it
+
+Input `images`: uint8, (N, 32, 32, 3), RGB. Output `probabilities`: float32, (N, 10). Normalisation is inside.
+
+```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{onnx}")
+classes = session.get_modelmeta().custom_metadata_map["classes"].split(",")
+images = np.zeros((1, 32, 32, 3), np.uint8)  # your images here
+(probabilities,) = session.run(["probabilities"], {{"images": images}})
+print([classes[i] for i in probabilities.argmax(1)])
+```
+
+## Intended use
+
+Teaching, and comparing architectures on a small, well-known task.
+
+## Limits
+
+- It knows these ten classes only and names one of them for any image, also for one that shows none of them.
+- It has seen 32x32 images of one source. Photographs scaled down to that size look different, and the accuracy
+  above does not carry over to them. {per_class}
+- Probabilities are off by the calibration error above on average, and by more away from the test images.
+- It has not been examined for fairness or robustness; don't let it decide anything about people or safety.
+
+## Parameters
+
+```json
+{params}
+```
+"""
+
+
+def render(saved: Saved, last_epoch: Mapping[str, str], results: Mapping[str, Any], *, onnx: Path) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        last_epoch: the last row of the training's history.csv.
+        results: metrics of evaluate and export under their usual names.
+        onnx: the exported file.
+    """
+    parameters, macs = cost.cost(saved.model)
+    recall = {name: results[f"test/recall/{name}"] for name in saved.metadata.classes}
+    worst = min(recall, key=lambda name: recall[name])
+    images = saved.metadata.train_images
+    return TEMPLATE.format(
+        arch=saved.arch,
+        dataset=saved.metadata.name,
+        classes=", ".join(saved.metadata.classes),
+        archive=saved.metadata.archive_sha256,
+        parameters=parameters,
+        macs=macs,
+        epochs=last_epoch["epoch"],
+        of_images=f" of {images:,} images" if images else "",
+        val=float(last_epoch["val/accuracy"]),
+        accuracy=results["test/accuracy"],
+        low=results["test/accuracy_low"],
+        high=results["test/accuracy_high"],
+        images=results["test/images"],
+        top2=results["test/accuracy_top2"],
+        f1=results["test/f1_macro"],
+        ece=results["test/calibration_error"],
+        onnx=onnx.name,
+        onnx_sha256=files.sha256(onnx),
+        weights=saved.weights_sha256,
+        parity=results["export/parity_difference"],
+        parity_images=results["export/parity_images"],
+        per_class=f"It finds {recall[worst]:.0%} of the images of {worst}, its weakest class.",
+        params=json.dumps(saved.params.model_dump(mode="json"), indent=2),
+    )

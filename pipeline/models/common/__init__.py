@@ -1,0 +1,1 @@
+"""What every architecture shares: building and saving networks, layers, precision, measures of activations."""

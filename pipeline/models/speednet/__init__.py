@@ -1,0 +1,1 @@
+"""Network of the CIFAR-10 speed runs."""

@@ -1,0 +1,1 @@
+"""Start experiments, watch them, search parameters with Optuna."""

@@ -1,0 +1,1 @@
+"""Predictions of exported networks for image files."""

@@ -1,0 +1,1 @@
+"""Training loop, optimisation step, optimisers, resumable state, cost, probes."""

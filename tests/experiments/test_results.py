@@ -1,0 +1,99 @@
+"""The record of a finished pipeline: what dvc.lock says, and what it refuses to believe."""
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.errors import ResultsError
+from pipeline.experiments import results
+from tests.forge import Forge
+
+
+@pytest.fixture
+def forge(tmp_path) -> Forge:
+    """A finished pipeline in its workspace."""
+    made = Forge(tmp_path / "repository", images=100)
+    made.commit(predicted=made.right(range(10)), params={"model.cnn": {"widths": [8, 16], "norm": "batch"}})
+    return made
+
+
+def change(forge: Forge, edit) -> None:
+    path = forge.folder / "dvc.lock"
+    lock = YAML(typ="safe").load(path)
+    edit(lock["stages"])
+    YAML(typ="safe").dump(lock, path)
+
+
+def test_params_paths_and_metrics_come_from_the_lock(forge):
+    """Not from params.yaml, which may have been edited since."""
+    (forge.folder / "params.yaml").write_text("train: {seed: 99}\n")
+    record = results.read(results.reader(forge.folder))
+    assert record.params["train.seed"] == 0
+    assert record.params["model.cnn.widths"] == [8, 16]
+    assert record.metrics["test/accuracy"] == 0.9
+    assert record.paths["train"]["history"] == "model/history.csv"
+    assert record.outputs[record.paths["preprocess"]["out"]] == record.dataset_hash
+    assert (record.ended - record.started).total_seconds() == 60
+
+
+def test_content_is_what_the_inputs_decide(forge):
+    """Another output or parameter is another content; what a clock says is not, nor where the data came from."""
+    before = results.read(results.reader(forge.folder)).content
+    (forge.folder / "metrics/runtime/export.json").write_text('{"export/ended": "2027-01-01T00:00:00+00:00"}')
+    change(forge, lambda stages: _rehash(forge, stages, "export", "metrics/runtime/export.json"))
+    change(forge, lambda stages: stages["train"]["params"]["params.yaml"].update({"data.archive": "elsewhere"}))
+    assert results.read(results.reader(forge.folder)).content == before
+    change(forge, lambda stages: stages["train"]["outs"][0].update(md5="0" * 32))
+    other = results.read(results.reader(forge.folder)).content
+    change(forge, lambda stages: stages["train"]["params"]["params.yaml"].update({"train.seed": 1}))
+    assert len({before, other, results.read(results.reader(forge.folder)).content}) == 3
+
+
+def _rehash(forge, stages, name, path):
+    import hashlib
+
+    (out,) = [out for out in stages[name]["outs"] if out["path"] == path]
+    out["md5"] = hashlib.md5((forge.folder / path).read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def test_what_track_read_is_told_apart(forge):
+    """Where runs go has no effect on results; and while track runs, its entry is of the time before."""
+    tracking = {"enabled": True, "experiment": "other", "model": "m"}
+    track = {
+        "cmd": "python3 -m stages.track --params params.yaml",
+        "deps": [{"path": "export/model.onnx", "hash": "md5", "md5": "of the time before"}],
+        "params": {"params.yaml": {"tracking": tracking}},
+    }
+    change(forge, lambda stages: stages.update(track=track))
+    record = results.read(results.reader(forge.folder))
+    assert record.tracking == tracking
+    assert not any(key.startswith("tracking") for key in record.params)
+
+
+def test_results_that_do_not_belong_together_are_refused(forge):
+    """A stage that ran on something else than is recorded, a metric changed by hand, a stage that never ran."""
+
+    def other_model(stages):
+        stages["evaluate"]["deps"] = [{"path": "model", "hash": "md5", "md5": "1" * 32}]
+
+    for edit, message in (
+        (other_model, "stage evaluate ran on another model than the one that is recorded"),
+        (lambda stages: stages.pop("export"), "stage export has not run"),
+        (
+            lambda stages: stages["train"]["outs"].clear(),
+            "an earlier version of this pipeline made them",
+        ),
+    ):
+        saved = (forge.folder / "dvc.lock").read_bytes()
+        change(forge, edit)
+        with pytest.raises(ResultsError, match=message):
+            results.read(results.reader(forge.folder))
+        (forge.folder / "dvc.lock").write_bytes(saved)
+    (forge.folder / "metrics/evaluate.json").write_text('{"test/accuracy": 0.99}')
+    with pytest.raises(ResultsError, match=r"metrics/evaluate.json is not the file that dvc.lock recorded"):
+        results.read(results.reader(forge.folder))
+    (forge.folder / "dvc.lock").write_text("stages: [")
+    with pytest.raises(ResultsError, match=r"dvc.lock is damaged"):
+        results.read(results.reader(forge.folder))
+    (forge.folder / "dvc.lock").unlink()
+    with pytest.raises(ResultsError, match=r"expected dvc.lock, found none"):
+        results.read(results.reader(forge.folder))

@@ -1,0 +1,56 @@
+"""'Reproducible' as a command: a real second run of a revision, held against what DVC recorded."""
+
+import sys
+
+import pytest
+
+from tests.clone import Clone, ran
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, environment) -> Clone:
+    """A clone in which the results of a `dvc repro` are committed."""
+    made = Clone(tmp_path_factory.mktemp("verify") / "repository", environment)
+    made("dvc", "repro")
+    made("git", "add", "-A")
+    made("git", "commit", "-q", "-m", "Results")
+    return made
+
+
+def verify(clone: Clone, rev: str, code: int, **environment: str) -> str:
+    return clone(sys.executable, "-m", "pipeline", "verify", rev, code=code, **environment)
+
+
+def test_a_revision_is_bit_identical_when_run_again(clone):
+    """All stages run, none is restored, nothing in the repository changes, MLflow is left alone."""
+    runs, status = len(clone.runs()), clone("git", "status", "--short")
+    output = verify(clone, "HEAD", 0)
+    assert ran(output) == ["download", "preprocess", "train", "evaluate", "inspect", "export"]
+    assert "HEAD: bit-identical: all 16 outputs have the hashes that dvc.lock recorded" in output
+    assert len(clone.runs()) == runs
+    assert clone("git", "status", "--short") == status == ""
+    assert not list((clone.folder / ".dvc/tmp").glob("verify-*"))
+
+
+def test_what_differs_is_named_with_its_size(clone):
+    """Code changed without running it: the weights are other ones than the commit claims."""
+    training = clone.folder / "pipeline/training/optim.py"
+    text = training.read_text()
+    assert "momentum=params.momentum" in text
+    training.write_text(text.replace("momentum=params.momentum", "momentum=0.5 * params.momentum"))
+    clone("git", "commit", "-q", "-a", "-m", "Other code, old results")
+    output = verify(clone, "HEAD", 1)
+    assert "of 16 outputs differ: metrics/train.json, model, model/history.csv" in output
+    (weights,) = [line for line in output.splitlines() if line.startswith("first model/weights.safetensors: ")]
+    assert 0 < float(weights.split("by ")[1].split()[0]) < 10
+    assert "device, threads and library versions are those of then" in output
+    clone("git", "reset", "-q", "--hard", "HEAD~1")
+
+
+def test_what_cannot_be_verified_is_one_line(clone):
+    """No such revision; the workspace, which may change meanwhile; a commit without results."""
+    assert verify(clone, "nowhere", 1).startswith("error: nowhere: ")
+    assert "error: the workspace can't be verified" in verify(clone, "workspace", 1)
+    assert "error: HEAD~1: no results: expected dvc.lock, found none" in verify(clone, "HEAD~1", 1)

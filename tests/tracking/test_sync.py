@@ -1,0 +1,180 @@
+"""MLflow against git and DVC through all that people do to experiments, by the real dvc on a real sqlite store."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from tests.clone import Clone
+
+pytestmark = pytest.mark.timeout(900)  # dozens of stages by the real dvc
+SEEDS = 6
+
+
+def sync(clone: Clone, *options: str) -> list[str]:
+    return clone(sys.executable, "-m", "pipeline", "sync", *options).splitlines()
+
+
+def named(clone: Clone) -> dict[str, mlflow.entities.Run]:
+    runs = clone.runs()
+    found = {run.info.run_name: run for run in runs}
+    assert len(found) == len(runs), [run.info.run_name for run in runs]
+    return found
+
+
+def content(clone: Clone) -> dict[str, tuple]:
+    """All that a run shows, but for ids and the moments at which points of a curve were logged."""
+    client = clone.client()
+    shown = {}
+    for name, run in named(clone).items():
+        curves = {
+            key: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+        }
+        tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.user")}
+        versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+        registered = [(v.version, v.description, v.tags) for v in versions]
+        files = sorted(
+            file.path for folder in ("", "figures") for file in client.list_artifacts(run.info.run_id, folder)
+        )
+        times = run.info.end_time
+        shown[name] = (run.info.status, run.data.params, run.data.metrics, curves, tags, registered, files, times)
+    return shown
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory, environment) -> Clone:
+    """A clone in which a queue of six was worked off by three workers, on a store that did not exist before."""
+    made = Clone(tmp_path_factory.mktemp("queue") / "repository", environment)
+    made("dvc", "exp", "run", "--queue", "-S", f"train.seed={','.join(map(str, range(SEEDS)))}")
+    made("dvc", "queue", "start", "-j", "3")
+    for _ in range(1600):
+        tasks = [line.split() for line in made("dvc", "queue", "status").splitlines()[1:] if line.strip()]
+        states = [state for task in tasks for state in task if state in ("Queued", "Running", "Success", "Failed")]
+        if states.count("Success") + states.count("Failed") == SEEDS:
+            break
+        time.sleep(0.5)
+    made("dvc", "queue", "stop", "--kill")
+    assert states == ["Success"] * SEEDS, made("dvc", "queue", "status")
+    return made
+
+
+def test_a_queue_of_six_on_a_fresh_store_makes_six_whole_runs(clone):
+    """None twice, no curve with a gap, no artifact missing."""
+    found = named(clone)
+    assert sorted(run.data.params["train.seed"] for run in found.values()) == list("012345")
+    for _, _, metrics, curves, tags, registered, files, _ in content(clone).values():
+        assert tags["complete"] == "true"
+        assert [step for step, _ in curves["train/loss"]] == [1, 2]
+        assert metrics["test/images"] == 1000
+        assert len(registered) == 1
+        assert {"MODEL_CARD.md", "history.csv", "params.yaml", "predictions.csv", "figures/confusion.png"} <= set(
+            files
+        )
+    assert set(found) == set(clone("dvc", "exp", "list", "--name-only").split())
+
+
+def test_sync_follows_what_was_done_to_experiments(clone):
+    """Renamed, removed, made a branch, applied and committed: each has its one run, under its present name."""
+    first, second, third, fourth, *_ = sorted(named(clone))
+    sync(clone)
+    before = named(clone)
+    clone("dvc", "exp", "rename", first, "renamed")
+    clone("dvc", "exp", "remove", second)
+    clone("dvc", "exp", "branch", third, "kept")
+    clone("dvc", "exp", "apply", fourth)
+    clone("git", "add", "-A")
+    clone("git", "commit", "-q", "-m", "The fourth")
+    planned = sync(clone, "--dry-run")
+    assert named(clone).keys() == before.keys()
+    assert [line.removeprefix("would ") for line in planned] == sync(clone)
+    assert sorted(line.removeprefix("would ") for line in planned if not line.startswith("skipped")) == sorted(
+        [f"rename {first} to renamed", f"gone {second}", f"tag {fourth}"]
+    )
+    after = named(clone)
+    assert set(after) == set(before) - {first} | {"renamed"}
+    assert after["renamed"].info.run_id == before[first].info.run_id
+    assert after["renamed"].data.tags["DVC_EXP_NAME"] == "renamed"
+    assert after[second].data.tags["dvc_experiment"] == "gone"
+    assert clone("git", "rev-parse", "HEAD").strip() in after[fourth].data.tags["revisions"]
+    assert sync(clone)[-1].startswith("nothing to do: 5 results have their run")
+
+
+def test_a_lost_store_is_rebuilt_from_git_and_dvc(clone):
+    """Params, metrics, curves, tags, files, registered versions, times: equal to what was there."""
+    gone = {name for name, run in named(clone).items() if "dvc_experiment" in run.data.tags}
+    before = {name: shown for name, shown in content(clone).items() if name not in gone}
+    clone.lose_store()
+    assert sum(line.startswith("create ") for line in sync(clone)) == len(before) == SEEDS - 1
+    after = content(clone)
+    assert after.keys() == before.keys()
+    numbers = sorted(before, key=lambda name: int(before[name][5][0][0]))
+    assert sorted(after, key=lambda name: int(after[name][5][0][0])) == numbers
+    for name, shown in after.items():
+        for position, part in enumerate(shown):
+            if position == 5:  # the numbers start anew, as a removed experiment has none
+                assert [version[1:] for version in part] == [version[1:] for version in before[name][5]]
+            else:
+                assert part == before[name][position], name
+    assert sync(clone)[-1].startswith("nothing to do: 5 results have their run")
+
+
+def test_an_experiment_is_kept_while_the_store_is_away(clone):
+    """It costs a warning; sync makes the run when the store answers."""
+    output = clone(
+        *("dvc", "exp", "run", "-n", "away", "-S", "evaluate.tta=none"),
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+    )
+    assert "run python -m pipeline sync" in output
+    assert "away" in clone("dvc", "exp", "list", "--name-only").split()
+    assert "away" not in named(clone)
+    clone("git", "checkout", "-q", ".")
+    assert sync(clone, "--rev", "away") == ["create away"]
+    _, params, metrics, curves, *_ = content(clone)["away"]
+    assert params["evaluate.tta"] == "none"
+    assert "test/accuracy_tta" not in metrics
+    assert [step for step, _ in curves["val/accuracy"]] == [1, 2]
+
+
+def test_a_killed_training_ends_as_one_run_with_a_whole_curve(clone):
+    """SIGKILL to dvc and all it started, then the same command: neither a gap nor a repeat, nor a second run."""
+    epochs = 120  # long enough that MLflow shows the first before the last is over
+    command = ("dvc", "exp", "run", "-n", "killed", "-S", f"train.epochs={epochs}", "-S", "train.seed=9")
+    started = subprocess.Popen(
+        command, cwd=clone.folder, env=clone.environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while not any(run.info.run_name == "killed" and len(run.data.metrics) for run in clone.runs()):
+            assert started.poll() is None
+            time.sleep(0.2)
+    finally:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+    assert list(Path(clone.folder / ".checkpoints").iterdir())
+    clone("git", "checkout", "-q", ".")
+    clone(*command)
+    _, _, metrics, curves, tags, *_ = content(clone)["killed"]
+    assert tags["complete"] == "true"
+    for key in ("train/loss", "val/accuracy"):
+        assert [step for step, _ in curves[key]] == list(range(1, epochs + 1))
+    assert metrics["train/epochs"] == epochs
+    assert not list(Path(clone.folder / ".checkpoints").iterdir())
+
+
+def test_a_model_that_nobody_has_is_named(clone):
+    """With the cache gone, a rebuilt run has numbers and curves no more than git holds, and says what it lacks."""
+    shutil.rmtree(clone.folder / ".dvc/cache")
+    clone.lose_store()
+    assert "create renamed" in sync(clone)
+    run = named(clone)["renamed"]
+    missing = run.data.tags["missing"].split()
+    assert {"export/model.onnx", "model/history.csv", "results/figures"} <= set(missing)
+    assert run.data.metrics["test/images"] == 1000
+    assert sync(clone)[-1].startswith("nothing to do")
