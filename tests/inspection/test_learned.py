@@ -11,8 +11,8 @@ from pipeline.data.dataset import Split
 from pipeline.errors import InspectionError
 from pipeline.inspection import feature_maps, learned, receptive_field
 from pipeline.inspection.network import Network
+from tests.inspection.test_embedding import Means
 from tests.models.test_networks import network as build
-from tests.test_embedding import Means
 
 CLASSES = tuple(f"kind {number}" for number in range(3))
 

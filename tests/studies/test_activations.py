@@ -18,7 +18,7 @@ from pipeline.studies.spec import Condition
 from pipeline.training.probe import COLUMNS
 from tests.made_up_studies import written
 from tests.paths import ROOT
-from tests.test_studies import Results, Revision, made
+from tests.studies.test_studies import Results, Revision, made
 
 Training = tuple[Sequence[float], float] | None
 """Training accuracies by epoch, and validation accuracy at the end; None: it diverged."""

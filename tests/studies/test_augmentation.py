@@ -11,7 +11,7 @@ from pipeline.studies.analyses.augmentation import ALL, KINDS, NONE
 from pipeline.studies.analysis import Verdict, decide
 from tests.made_up_studies import MadeUp, leave, written
 from tests.paths import ROOT
-from tests.test_studies import made
+from tests.studies.test_studies import made
 
 TINY = ("model.cnn.widths=[4]", "model.cnn.hidden=[]", "model.cnn.convs_per_block=1")
 

@@ -12,7 +12,7 @@ from pipeline.studies.existing import Found
 from pipeline.studies.plan import Plan
 from tests.made_up_studies import written
 from tests.paths import ROOT
-from tests.test_studies import Results, Revision, made
+from tests.studies.test_studies import Results, Revision, made
 
 LOST = math.nan
 

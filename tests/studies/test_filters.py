@@ -16,7 +16,7 @@ from pipeline.studies.collected import Collected
 from pipeline.studies.insight import look
 from tests.made_up_studies import MadeUp, leave, written
 from tests.paths import ROOT
-from tests.test_studies import made
+from tests.studies.test_studies import made
 
 TINY = ("model.cnn.widths=[8, 8]", "model.cnn.hidden=[]", "model.resnet.width=8")
 EDGES = torch.stack([torch.from_numpy(kernel).float() for kernel in EDGE_FILTERS.values()])

@@ -11,7 +11,7 @@ from pipeline.studies.analyses import translation
 from pipeline.studies.analysis import Verdict, decide
 from tests.made_up_studies import MadeUp, written
 from tests.paths import ROOT
-from tests.test_studies import made
+from tests.studies.test_studies import made
 
 CLEAN = 0.6
 # Accuracy and consistency of what is moved, of networks trained on unmoved images: the claim holds.
