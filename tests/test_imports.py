@@ -30,15 +30,29 @@ def loaded(module: str, environment, cwd) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["params", "files", "errors", "experiments", "cli", "stage", "dataset", "results"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "config.loading",
+        "config.presets",
+        "files",
+        "errors",
+        "experiments.repository",
+        "experiments.results",
+        "cli",
+        "stage",
+        "data.dataset",
+    ],
+)
 def test_light_modules_import_nothing_heavy(module, environment, tmp_path):
-    """params, files and experiments are for asking questions, which should be answered at once."""
-    allowed = {"pandas"} if module in ("experiments", "cli") else set()  # dvc's own dependency may bring it
+    """What answers questions about parameters, files and experiments starts at once."""
+    allowed = {"pandas"} if module in ("experiments.repository", "cli") else set()  # dvc's own dependency may bring it
     assert not loaded(f"pipeline.{module}", environment, tmp_path) & (set(HEAVY) - allowed)
 
 
 @pytest.mark.parametrize(
-    "module", ["training", "evaluation", "exporting", "figures", "checkpoint", "shapes10", "cifar10"]
+    "module",
+    ["training.loop", "evaluation.metrics", "export.graph", "plotting", "models.common.saved", "archives.shapes10"],
 )
 def test_no_module_but_tracking_imports_mlflow_and_none_leaves_a_trace(module, environment, tmp_path):
     """No folder, log or file appears because of an import."""

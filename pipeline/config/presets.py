@@ -10,7 +10,7 @@ from pipeline.config.schema import Params
 from pipeline.config.section import flatten
 from pipeline.errors import PresetError
 
-FOLDER = Path(__file__).parents[1] / "presets"
+FOLDER = Path(__file__).parents[2] / "presets"
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from pipeline.experiments.imports import stages
 
 from pipeline.config.loading import changed, load, read
 from pipeline.errors import ParamsError
+from pipeline.experiments.dependencies import stages
 from tests.conftest import write_params
 from tests.paths import ROOT
 
@@ -159,9 +159,10 @@ def test_values_are_put_into_a_copy():
     base = read(ROOT / "params.yaml")
     before = copy.deepcopy(base)
     tree = changed(base, {"optimizer.muon.lr": 0.123, "model.cnn.widths": [7]})
-    assert (tree["train"]["lr"], tree["model"]["cnn"]["widths"]) == (0.123, [7])
+    assert (tree["optimizer"]["muon"]["lr"], tree["model"]["cnn"]["widths"]) == (0.123, [7])
     assert base == before
-    tree["train"]["lr"], tree["model"]["cnn"]["widths"] = before["train"]["lr"], before["model"]["cnn"]["widths"]
+    tree["optimizer"]["muon"]["lr"] = before["optimizer"]["muon"]["lr"]
+    tree["model"]["cnn"]["widths"] = before["model"]["cnn"]["widths"]
     assert tree == before
 
 
