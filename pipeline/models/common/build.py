@@ -49,13 +49,14 @@ def subsample_before_pointwise(model: nn.Module) -> None:
     torch ships a oneDNN without that fault.
     """
     for layer in model.modules():
-        pointwise = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.padding == (0, 0)
-        if pointwise and layer.stride != (1, 1):
+        if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (1, 1) or layer.padding != (0, 0):
+            continue
+        if layer.stride != (1, 1):
             layer.register_forward_pre_hook(partial(_subsample, layer.stride))
             layer.stride = (1, 1)
 
 
-def _subsample(stride: tuple[int, int], _layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+def _subsample(stride: tuple[int, ...], _layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     rows, columns = stride
     return (inputs[0][:, :, ::rows, ::columns],)
 
