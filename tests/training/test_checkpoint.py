@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline import files
 from pipeline.data import dataset
 from pipeline.errors import CheckpointError
 from pipeline.models.common.saved import SIDECAR, WEIGHTS, load_model, save_model
@@ -88,20 +87,6 @@ def test_a_saved_network_gives_identical_logits(arch, small_params, tmp_path):
     assert found.arch == arch
     assert found.params == getattr(params.model, arch)
     assert found.metadata == METADATA
-
-
-@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet"])
-def test_a_network_saved_by_an_earlier_version_is_still_read(arch, small_params, tmp_path):
-    """Its sidecar lacks the parameters that have been added since, which have the value that does what it did."""
-    params = small_params({**CHANGES, "model.arch": arch})
-    save_model(tmp_path, network(params), params.model, METADATA)
-    sidecar = files.read_json(tmp_path / SIDECAR)
-    sidecar["params"].pop("init_scale", None)
-    del sidecar["dataset"]["train_images"]
-    files.write_json(tmp_path / SIDECAR, sidecar)
-    found = load_model(tmp_path)
-    assert found.params == getattr(params.model, arch)
-    assert same(found.model, network(params))
 
 
 def test_saving_twice_gives_the_same_bytes(saved, small_params, tmp_path):

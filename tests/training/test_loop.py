@@ -230,7 +230,14 @@ def test_time_spent_watching_is_kept_apart(small_params, data, tmp_path, monkeyp
 
 def test_training_stops_at_a_loss_that_is_not_finite_and_saves_nothing_of_it(small_params, data, tmp_path):
     """The message says where and what to do; the state is that of the epoch before."""
-    usual = {"train.epochs": 3, "train.schedule": "constant", "optimizer.name": "sgd", "model.cnn.norm": "none"}
+    usual = {
+        "train.epochs": 3,
+        "train.schedule": "constant",
+        "optimizer.name": "sgd",
+        "optimizer.sgd.lr": 0.01,
+        "optimizer.sgd.weight_decay": 0.1,
+        "model.cnn.norm": "none",
+    }
     mild = small_params(usual)
     with pytest.raises(KilledError):
         run(mild, data, tmp_path, [kill_after(1)])

@@ -120,8 +120,8 @@ def test_weight_decay_acts_on_matrices_only():
     assert decayed["weight_decay"] == 5e-4
     assert spared["weight_decay"] == 0
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert {names[id(parameter)] for parameter in decayed["params"]} == {"0.weight", "3.weight"}
-    assert {names[id(parameter)] for parameter in spared["params"]} == {"0.bias", "1.weight", "1.bias", "3.bias"}
+    assert {names[id(parameter)] for parameter in decayed["params"]} == {"0.weight", "4.weight"}
+    assert {names[id(parameter)] for parameter in spared["params"]} == {"0.bias", "1.weight", "1.bias", "4.bias"}
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -185,7 +185,7 @@ def test_muon_moves_hidden_weights_by_orthogonal_matrices_and_the_rest_by_sgd():
     """The size of a gradient does not matter to hidden weights; biases and the last layer follow Nesterov's SGD."""
     model = network()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = build(model, "muon", lr=0.1, lr_vectors=0.02, lr_head=0.03, weight_decay=0.0)
+    optimizer = build(model, "muon", lr=0.1, lr_vectors=0.02, lr_head=0.03, momentum=0.9, weight_decay=0.0)
     last = [name for name, parameter in model.named_parameters() if parameter.ndim == 2][-1]
     torch.manual_seed(1)
     for parameter in model.parameters():
