@@ -1,10 +1,10 @@
-# `make` lists what there is to do. Everything runs from .venv, which is made on first use.
+# `make` lists the targets. They all use .venv, which is created on first use.
 
 PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
 INSTALLED := .venv/installed
-# In force for what these commands start in turn, above all DVC's stages.
+# Processes that these commands start, such as DVC's stages, use the environment, too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), expected Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "installing about 2 GB of packages, mostly PyTorch: two minutes on a fast line"
+	@echo "installing about 2 GB of packages, mostly PyTorch: two minutes on a fast connection"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -26,12 +26,12 @@ demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the expe
 	$(BIN)/dvc exp run --temp --name demo --set-param data.dataset=shapes10
 	@$(BIN)/python -m pipeline show demo
 	@echo
-	@echo "That was the built-in dataset. Next:"
+	@echo "The demo ran on the built-in dataset. Next:"
 	@echo "  source .venv/bin/activate                              use the environment in this shell"
-	@echo "  make ui                                                look at the run in MLflow"
+	@echo "  make ui                                                browse the run in MLflow"
 	@echo "  dvc repro                                              the same on CIFAR-10 (downloads 170 MB)"
 	@echo "  dvc exp run -S model.cnn.activation=tanh               change a parameter, keep both results"
-	@echo "  python -m pipeline compare --all                       say which is better, and whether that is luck"
+	@echo "  python -m pipeline compare --all                       rank experiments, test whether differences are significant"
 
 test: $(INSTALLED) ## run the tests: no network, no GPU needed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -44,7 +44,7 @@ lint: $(INSTALLED) ## check style and types
 ui: $(INSTALLED) ## serve the MLflow UI on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
 
-lock: $(INSTALLED) ## pin every package as it is installed now in constraints.txt
+lock: $(INSTALLED) ## pin the installed package versions in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 	@touch $(INSTALLED)
 
