@@ -1,12 +1,12 @@
-"""The errors a user can cause: stages print them as one line and exit with code 1."""
+"""Errors that a user can cause: commands print their message and exit with code 1."""
 
 
 class PipelineError(Exception):
-    """Something a user can mend; the message says what, where, what was expected, what was found, what to do."""
+    """An error that the user can fix; the message says what, where, expected, found and what to do."""
 
 
 class ParamsError(PipelineError):
-    """params.yaml (or one combination of its values) cannot work; the message has one line per mistake."""
+    """params.yaml has invalid values or combinations of values; the message has one line per mistake."""
 
 
 class ArchiveError(PipelineError):
@@ -14,7 +14,7 @@ class ArchiveError(PipelineError):
 
 
 class DatasetError(PipelineError):
-    """The processed arrays are missing, damaged or don't fit the parameters."""
+    """The processed arrays are missing, damaged or don't match the parameters."""
 
 
 class CheckpointError(PipelineError):
@@ -22,44 +22,44 @@ class CheckpointError(PipelineError):
 
 
 class TrainingError(PipelineError):
-    """Training cannot go on, for instance because the loss is no longer a finite number."""
+    """Training cannot continue, for instance because the loss is not finite."""
 
 
 class ExportError(PipelineError):
-    """The exported graph does not do what the trained model does, so nothing was written."""
+    """The exported graph differs from the trained model; nothing was written."""
 
 
 class ResultsError(PipelineError):
-    """A revision or workspace carries no results, or such as don't belong together."""
+    """A revision or the workspace has no results, or inconsistent ones."""
 
 
 class TrackingError(PipelineError):
-    """The MLflow store cannot be reached or does not accept the run."""
+    """The MLflow store cannot be reached or rejects a request."""
 
 
 class PromotionError(PipelineError):
-    """A model is not to take the place of the present one."""
+    """A model must not be promoted."""
 
 
 class PredictionError(PipelineError):
-    """The model that is to name what is in images is missing, damaged or of another kind."""
+    """The model for predictions is missing, damaged or of another kind."""
 
 
 class ExplanationError(PipelineError):
-    """There is nothing to explain, or this network cannot be explained so."""
+    """The image does not exist, or the explanation does not support the network."""
 
 
 class PresetError(PipelineError):
-    """There is no preset of that name, or it does not fit params.yaml."""
+    """The preset does not exist, or it does not match params.yaml."""
 
 
 class TuningError(PipelineError):
-    """A search for parameters cannot begin or go on."""
+    """A hyperparameter search cannot start or continue."""
 
 
 class InspectionError(PipelineError):
-    """A trained network does not have what was to be looked at."""
+    """A trained network lacks the layers that an inspection needs."""
 
 
 class StudyError(PipelineError):
-    """A study does not exist, has mistakes, or cannot begin or go on."""
+    """A study does not exist, has mistakes, or cannot start or continue."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, hashes, JSON, CSV."""
+"""Atomic file writing, hashes, JSON and CSV."""
 
 import contextlib
 import csv
@@ -16,7 +16,7 @@ from typing import Any
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there if the block succeeds, else remove it.
 
-    The content reaches the disk before the name does, so neither a crash nor a power cut leaves half a file
+    The content is synced to disk before the rename, so neither a crash nor a power failure leaves an incomplete file
     under the final name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~umask)  # mkstemp creates files that only their owner can read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -47,16 +47,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, atomically; NaN and infinity raise ValueError, as JSON has neither."""
+    """Write `content` as indented JSON, atomically; NaN and infinity, which JSON lacks, raise ValueError."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Write rows with the same keys as a CSV table, atomically; numbers so that reading gives the same ones.
+    """Write rows with the same keys as a CSV table, atomically; floats round-trip.
 
     Args:
-        rows: values by column; None is written as nothing.
-        columns: their names; needed only if there may be no rows.
+        rows: values by column; None is written as an empty cell.
+        columns: column names; required only if there may be no rows.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
@@ -77,6 +77,6 @@ def sha256(path: Path) -> str:
 
 
 def sha256_all(paths: Iterable[Path], *, root: Path) -> str:
-    """Return one SHA-256 over the names (relative to `root`) and bytes of several files, whatever their order."""
+    """Return one SHA-256 over the names (relative to `root`) and bytes of several files, in any order."""
     lines = sorted(f"{path.relative_to(root).as_posix()} {sha256(path)}" for path in paths)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

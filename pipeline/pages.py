@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: templates, and pictures that are part of the page."""
+"""Self-contained HTML pages from templates, with embedded images."""
 
 import base64
 from typing import Any
@@ -7,10 +7,10 @@ import jinja2
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page that needs no network and no other file.
+    """Return a rendered page that needs no network and no other file.
 
     Args:
-        template: a file in pipeline/templates/; a value that it names and that is not given is an error.
+        template: a file in pipeline/templates/; a missing value is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline"), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
@@ -19,5 +19,5 @@ def render(template: str, **values: Any) -> str:
 
 
 def data_uri(content: bytes, kind: str = "image/png") -> str:
-    """Return a picture as an address that holds all of it."""
+    """Return an image as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

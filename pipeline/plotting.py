@@ -1,9 +1,9 @@
-"""Every picture, in one style: colours that colour-blind readers can tell apart, titles that say what is seen."""
+"""Style of all figures: a colour-blind safe palette, and helpers to draw and save figures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline import files
-
-if TYPE_CHECKING:
-    pass
 
 # Okabe & Ito's palette: distinct for all common kinds of colour vision, and by lightness in print; without its yellow,
 # which is too pale for lines.
@@ -38,12 +35,12 @@ STYLE: dict[Any, Any] = {
 
 
 def headline(figure: Figure, text: str) -> None:
-    """Write over a figure what is seen in it."""
+    """Set the title of a figure."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=10)
 
 
 def tiled(images: npt.NDArray[np.uint8], shape: tuple[int, int], *, gap: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Return images as one picture, row by row; white is between them, and in places for which there is none.
+    """Return images tiled into one, row by row, with white gaps and white for missing images.
 
     Args:
         images: (N, H, W, 3) uint8, N up to rows * columns.
@@ -63,10 +60,10 @@ def tiled(images: npt.NDArray[np.uint8], shape: tuple[int, int], *, gap: tuple[i
 def tile(
     axes: Axes, images: npt.NDArray[np.uint8], shape: tuple[int, int], *, gap: tuple[int, int]
 ) -> tuple[list[float], list[float]]:
-    """Draw a grid of (N, H, W, 3) images as one, which is ten times as fast as axes for each.
+    """Draw a grid of (N, H, W, 3) images as one image, ten times as fast as one axes per image.
 
     Returns:
-        Where the middles of the columns and rows are, in the units of the axes.
+        The centres of the columns and of the rows, in data coordinates of the axes.
     """
     axes.imshow(tiled(images, shape, gap=gap), interpolation="nearest")
     axes.grid(visible=False)
@@ -81,7 +78,7 @@ def tile(
 
 @contextmanager
 def saved(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """Yield a figure to draw on and write it as a PNG that is the same, byte for byte, for the same content."""
+    """Yield a figure and save it as a PNG, byte-identical for the same content."""
     with styled(size) as figure:
         yield figure
         with files.atomic(path) as temporary:
@@ -90,6 +87,6 @@ def saved(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
 
 @contextmanager
 def styled(size: tuple[float, float]) -> Iterator[Figure]:
-    """Yield a figure of (width, height) inches in the project's style, whatever a user's own matplotlibrc says."""
+    """Yield a figure of (width, height) inches in the project's style, independent of the user's matplotlibrc."""
     with style.context(["default", STYLE]):
         yield Figure(figsize=size, layout="constrained")

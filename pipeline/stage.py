@@ -1,4 +1,4 @@
-"""What every stage does around its work: arguments, errors as one line, the clock."""
+"""Command line, error reporting, progress and timing of stages."""
 
 import os
 import sys
@@ -20,14 +20,14 @@ PathOption = Annotated[Path, typer.Option()]
 
 
 def run(main: Callable[..., None]) -> None:
-    """Call a stage's main with paths from the command line."""
+    """Call a stage's main function with paths from the command line."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     guard(app)
 
 
 def guard(app: Callable[[], Any]) -> None:
-    """Call a command; what a user can cause ends in one line for each mistake on stderr and exit code 1."""
+    """Call a command; print a user's mistakes to stderr, one line each, and exit with code 1."""
     try:
         app()
     except PipelineError as error:
@@ -44,13 +44,13 @@ def guard(app: Callable[[], Any]) -> None:
 
 
 def root() -> Path:
-    """Return the user's repository, which in `dvc exp run --temp` is not the folder a stage runs in."""
+    """Return the user's repository; in `dvc exp run --temp` a stage runs in another folder."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar in a terminal, nothing in a log; yields the function that advances it."""
+    """Show a progress bar if stdout is a terminal; yield the function that advances it."""
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=total)
@@ -59,10 +59,10 @@ def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def clock(name: str, path: Path) -> Iterator[dict[str, Any]]:
-    """Measure a stage and write what a clock or a meter says to a JSON file that no other stage depends on.
+    """Measure a stage and write its timings and memory (not reproducible) to a JSON file that only track reads.
 
     Args:
-        name: of the stage; "NAME/seconds" is measured here, with "NAME/started" and "NAME/ended" in UTC.
+        name: of the stage; measured here are "NAME/seconds", and "NAME/started" and "NAME/ended" in UTC.
 
     Yields:
         A dict for further measurements.

@@ -1,4 +1,4 @@
-"""CIFAR-10's binary edition: fetch, verify and read the archive. Nothing is unpickled, nothing is extracted.
+"""CIFAR-10's binary edition: fetch, verify and read the archive without unpickling or extracting.
 
 Layout (https://www.cs.toronto.edu/~kriz/cifar.html): a .tar.gz with `cifar-10-batches-bin/` that holds the class
 names, five training batches and one test batch. A record has 3073 bytes: the label (0..9), then the red, green and
@@ -34,16 +34,16 @@ MEMBERS = len(TRAIN_BATCHES) + 2
 """Files that an archive of this layout must have: the batches and the class names."""
 CHANNELS = 3
 RECORD_BYTES = 1 + CHANNELS * IMAGE_SIDE * IMAGE_SIDE
-# Far above any batch of this layout, far below what would fill the memory: a guard against decompression bombs.
+# Far larger than any batch of this layout and far smaller than memory: a guard against decompression bombs.
 LARGEST_MEMBER_BYTES = 1 << 32
 
 CONNECT_SECONDS, READ_SECONDS = 5, 30
 ATTEMPTS = 3
 CACHE = "cifar10-pipeline"
-"""Folder in the user's cache where fetched archives stay, so that the next clone needs no network."""
+"""Folder in the user's cache for downloaded archives, so that another clone needs no download."""
 
-WAYS_ON = (
-    "Ways on: a local copy (dvc exp run -S data.archive=FILE -S data.sha256=HASH), "
+ALTERNATIVES = (
+    "Alternatives: a local copy (dvc exp run -S data.archive=FILE -S data.sha256=HASH), "
     "another URL (the same with -S data.archive=URL), "
     "or the built-in dataset (-S data.dataset=shapes10)."
 )
@@ -67,13 +67,13 @@ class Archive:
 
 
 def fetch(sources: Sequence[str], sha256: str, out: Path) -> None:
-    """Bring an archive to `out` from the first of several files or URLs that gives the expected bytes.
+    """Copy or download an archive to `out` from the first of several sources with the expected hash.
 
-    Each URL gets up to three attempts with growing pauses if the server answers but breaks off; one that can't be
-    reached at all is left at once. `out` appears only when its hash is right.
+    A URL is tried up to three times with growing pauses if the server fails or breaks off, and once if there is no
+    connection. `out` is created only if its hash is correct.
 
     Raises:
-        ArchiveError: no source gave it; the message names each source with its own failure and the ways on.
+        ArchiveError: all sources failed; the message has the failure of each source and alternatives.
     """
     failures = []
     for source in sources:
@@ -83,7 +83,7 @@ def fetch(sources: Sequence[str], sha256: str, out: Path) -> None:
             failures.append(f"{source}: {error}")
         else:
             return
-    raise ArchiveError(f"the archive could not be had from {'; '.join(failures)}. {WAYS_ON}")
+    raise ArchiveError(f"cannot fetch the archive from {'; '.join(failures)}. {ALTERNATIVES}")
 
 
 def read(path: Path, on_member: Callable[[str], None] = lambda _: None) -> Archive:
@@ -91,28 +91,28 @@ def read(path: Path, on_member: Callable[[str], None] = lambda _: None) -> Archi
 
     Args:
         path: the .tar.gz.
-        on_member: told the name of each member once it is read (six batches and the class names).
+        on_member: called with the name of each member that was read (six batches and the class names).
 
     Raises:
-        ArchiveError: not a whole gzip or tar file, a member missing, unexpected or outside the archive's folder,
-            records of another size, or a label above 9.
+        ArchiveError: the gzip or tar file is damaged, a member is missing, invalid or outside the archive's folder,
+            a batch has another record size, or a label is above 9.
     """
     contents: dict[str, bytes] = {}
-    wanted = {CLASS_NAMES, *TRAIN_BATCHES, TEST_BATCH}
+    required = {CLASS_NAMES, *TRAIN_BATCHES, TEST_BATCH}
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 name = _member_name(path, member)
-                if name in wanted:
+                if name in required:
                     contents[name] = _member_bytes(path, tar, member)
                     on_member(name)
-            while stream.read(1 << 20):  # tarfile stops before the end, where gzip compares its checksum
+            while stream.read(1 << 20):  # tarfile stops before the end, where gzip verifies its checksum
                 pass
     except FileNotFoundError:
         raise ArchiveError(f"{path}: no such file; run the download stage (dvc repro download)") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ArchiveError(
-            f"{path}: expected a whole .tar.gz, found one that is damaged or cut short ({error}); "
+            f"{path}: expected a complete .tar.gz, found a damaged or truncated file ({error}); "
             "delete it and run dvc repro download"
         ) from None
     missing = [name for name in (CLASS_NAMES, *TRAIN_BATCHES, TEST_BATCH) if name not in contents]
@@ -130,23 +130,23 @@ def read(path: Path, on_member: Callable[[str], None] = lambda _: None) -> Archi
 
 
 def display_name(dataset: str, archive_sha256: str) -> str:
-    """Return what to call the images wherever a result is shown: only the official archive is plain "CIFAR-10"."""
+    """Return the dataset's name for reports; only the official archive is called "CIFAR-10"."""
     if dataset != "cifar10":
         return dataset
     return "CIFAR-10" if archive_sha256 == OFFICIAL_SHA256 else f"CIFAR-10 (other archive, {archive_sha256[:8]})"
 
 
 def is_url(source: str) -> bool:
-    """Tell whether an archive's source is fetched over HTTP rather than read from disk."""
+    """Return whether an archive's source is a URL rather than a file."""
     return source.startswith(("http://", "https://"))
 
 
 class _BrokenOffError(Exception):
-    """A server that was reached stopped sending: worth another attempt."""
+    """The server stopped sending; another attempt may succeed."""
 
 
 class _Downloader:
-    """pooch's download step: stream one URL to a file, with a time-out and a progress bar."""
+    """pooch downloader that streams a URL to a file with a timeout and a progress bar."""
 
     def __call__(self, url: str, output_file: Any, _pooch: Any) -> None:
         bar = Progress(
@@ -166,7 +166,7 @@ class _Downloader:
                     for chunk in response.iter_content(1 << 18):
                         file.write(chunk)
                         bar.advance(task, len(chunk))
-                except requests.RequestException as error:  # also a time-out, which requests calls a ConnectionError
+                except requests.RequestException as error:  # a timeout here is a ConnectionError in requests
                     raise _BrokenOffError(f"the connection broke off ({_reason(error)})") from None
 
 
@@ -175,7 +175,7 @@ def _fetch_from(source: str, sha256: str, out: Path) -> None:
         _copy(Path(source), sha256, out)
         return
     print(f"fetching {source}", flush=True)
-    pooch.get_logger().setLevel("WARNING")  # it would say the same again
+    pooch.get_logger().setLevel("WARNING")  # it would repeat these messages
     for attempt in range(1, ATTEMPTS + 1):
         try:
             cached = pooch.retrieve(
@@ -193,13 +193,13 @@ def _fetch_from(source: str, sha256: str, out: Path) -> None:
                 raise ArchiveError(failure) from None
         except _BrokenOffError as error:
             failure = str(error)
-        except requests.RequestException as error:  # nobody there: another attempt would only cost time
+        except requests.RequestException as error:  # no connection: another attempt would only take time
             raise ArchiveError(f"no connection ({_reason(error)})") from None
         except ValueError:  # what pooch raises for a wrong hash
             raise ArchiveError(f"expected SHA-256 {sha256}, found other bytes") from None
         if attempt < ATTEMPTS:
             pause = 2**attempt
-            print(f"  attempt {attempt} of {ATTEMPTS}: {failure}; again in {pause} s", flush=True)
+            print(f"  attempt {attempt} of {ATTEMPTS}: {failure}; retrying in {pause} s", flush=True)
             time.sleep(pause)
     raise ArchiveError(f"{failure}, {ATTEMPTS} times")
 
@@ -215,7 +215,7 @@ def _copy(source: Path, sha256: str, out: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost cause of a requests error without addresses of objects."""
+    """Return the innermost cause of a requests error without object addresses."""
     reason: Any = error
     while getattr(reason, "args", None):
         inner = getattr(reason.args[0], "reason", reason.args[0])
@@ -226,10 +226,10 @@ def _reason(error: BaseException) -> str:
 
 
 def _member_name(path: Path, member: tarfile.TarInfo) -> str:
-    """Return a member's name inside the archive's folder; anything that points elsewhere is an attack."""
+    """Return a member's name inside the archive's folder, "" for others; a path outside the archive is an error."""
     parts = Path(member.name).parts
     if member.name.startswith("/") or ".." in parts:
-        raise ArchiveError(f"{path}: member {member.name!r} points outside the archive; it is not to be trusted")
+        raise ArchiveError(f"{path}: member {member.name!r} points outside the archive; do not trust this archive")
     return parts[1] if len(parts) == 2 and parts[0] == FOLDER else ""
 
 

@@ -1,11 +1,11 @@
 """A generated ten-class dataset of 32x32 colour images, written as an archive laid out like CIFAR-10's.
 
-The outline of one object defines the class. Colour, place, size, rotation, stretch, background, clutter and
-noise are drawn independently of it, so that neither a pixel nor a mean colour gives the class away. Each
-outline is its own mirror image: a horizontal flip changes no class.
+The outline of one object defines the class. Colour, position, size, rotation, stretch, background, clutter and
+noise are independent of it, so that neither single pixels nor the mean colour predict the class. Each outline is
+symmetric: a horizontal flip does not change the class.
 
-The bytes are the same on every machine and under every numpy version: random numbers are a bit generator's
-raw words (guaranteed by NEP 19, as Generator's distributions are not), pixels are integer arithmetic, and the
+The bytes are the same on every machine and with every numpy version: random numbers are a bit generator's raw
+words (guaranteed by NEP 19, unlike Generator's distributions), pixels are computed in integer arithmetic, and the
 gzip container holds stored blocks, whose bytes do not depend on a compressor.
 """
 
@@ -33,9 +33,9 @@ Polygon: TypeAlias = list[tuple[int, int]]
 
 TEST_STREAM: Final = 0  # training batches 1 to 5 are streams 1 to 5
 
-_CHUNK: Final = 128  # images drawn at once: the working arrays stay within a core's cache
-_SCENE_WORDS: Final = 112  # 64-bit random words for everything in one image but its noise
-_NOISE_WORDS: Final = 4 * 3 * IMAGE_SIDE * IMAGE_SIDE // 8  # four bytes for each of an image's values
+_CHUNK: Final = 128  # images drawn at once: the working arrays fit a core's cache
+_SCENE_WORDS: Final = 112  # 64-bit random words of one image without its noise
+_NOISE_WORDS: Final = 4 * 3 * IMAGE_SIDE * IMAGE_SIDE // 8  # four bytes per value of an image
 _TURN: Final = 1024  # directions in a full turn
 _ONE: Final = 1 << 14  # 1.0 in the fixed-point numbers of cosines and texel coordinates
 _TEXELS: Final = 128  # side of a stencil
@@ -44,7 +44,7 @@ _OPAQUE: Final = 128  # full cover; a difference of two bytes times this still f
 
 
 class _Draws:
-    """Hands out, column by column, the random words of a chunk of images."""
+    """Iterator over the columns of the random words of a chunk of images."""
 
     def __init__(self, words: Words) -> None:
         self._words = words >> np.uint64(32)
@@ -67,7 +67,7 @@ def _noise(words: Words, noise: float) -> Levels:
 
 
 def _fixed(value: float) -> int:
-    """Round to an integer, so that the last bit of a maths library's sine cannot decide a tie."""
+    """Round to an integer, independent of the last bit of a maths library's sine."""
     return math.floor(value + 0.5 + 1e-6)
 
 
@@ -116,7 +116,7 @@ _OBJECTS: Final[dict[str, tuple[Polygon, Polygon]]] = {
 }
 CLASSES: Final = tuple(_OBJECTS)
 
-# Clutter: dot, stroke, half disc, arc, wedge; like pieces of outlines, so that no detail alone decides.
+# Clutter: dot, stroke, half disc, arc, wedge; similar to parts of outlines, so that no detail predicts the class.
 _PIECES: Final[list[tuple[Polygon, Polygon]]] = [
     (_regular(64, 500), []),
     (_box(180, 1000), []),
@@ -127,7 +127,7 @@ _PIECES: Final[list[tuple[Polygon, Polygon]]] = [
 
 
 def _inside(polygon: Polygon) -> NDArray[np.bool_]:
-    """Which texel centres lie in the polygon, (128, 128), by counting the edges crossed on the way right."""
+    """Return which texel centres lie in the polygon, (128, 128), by the even-odd rule."""
     centres = (2 * np.arange(_TEXELS, dtype=np.int64) - (_TEXELS - 1)) * 10
     x, y = centres[None, :], centres[:, None]
     inside = np.zeros((_TEXELS, _TEXELS), np.bool_)
@@ -141,7 +141,7 @@ def _stencil(shape: tuple[Polygon, Polygon], pixel: int) -> Levels:
     """Cover 0..128 of each texel, (128, 128), averaged over an image pixel of `pixel` (odd) texels."""
     outline, hole = shape
     cover = np.pad((_inside(outline) & ~_inside(hole)).astype(np.int64), pixel // 2)
-    windows = sliding_window_view(cover, (pixel, pixel))  # averaging here is what smooths the edges later
+    windows = sliding_window_view(cover, (pixel, pixel))  # averaging here antialiases the edges
     smooth: Levels = (windows.sum(axis=(2, 3)) * _OPAQUE // pixel**2).astype(np.int16)
     return smooth
 
@@ -174,10 +174,10 @@ def _paint(canvas: Levels, cover: Levels, colour: Levels) -> None:
 
 
 def _cover(draws: _Draws, stencil: Ints, radius: Ints, reach: Ints, stretch: int) -> Levels:
-    """Cover 0..128 of each pixel, (n, 32, 32), by stencils at a random place and angle.
+    """Cover 0..128 of each pixel, (n, 32, 32), by stencils at a random position and angle.
 
-    `stencil` (n,) are indices; `radius` and `reach` (n, 1), in 1/16 pixel, are the size and how far the
-    centre may lie from the image's; one axis is shrunk to between `stretch` and 128 128ths of the other.
+    `stencil` (n,) are indices; `radius` and `reach` (n, 1), in 1/16 pixel, are the size and the largest
+    distance of the centre from the image's; one axis is shrunk to between `stretch` and 128 128ths of the other.
     """
     cos, sin = _direction(draws)
     x, y = (IMAGE_SIDE * 8 - 8 - reach + (draws.between(0, 1 << 12) * (2 * reach) >> 12) for _ in "xy")
@@ -201,7 +201,7 @@ def _colour(draws: _Draws, luma: Ints, tint: int) -> Levels:
 
 
 def _contrasting(draws: _Draws, luma: Ints, low: int, high: int) -> Ints:
-    """A luma (n, 1) in 10..245, `low` to `high` above or below the given one, at random where both fit."""
+    """A luma (n, 1) in 10..245, `low` to `high` above or below `luma`, at random where both fit."""
     step = draws.between(low, high) * (2 * draws.between(0, 1) - 1)
     return np.where((luma + step < 10) | (luma + step > 245), luma - step, luma + step)
 
@@ -241,17 +241,17 @@ def _images(labels: Ints, words: Words, noise: float) -> Bytes:
     for _ in range(3):
         _clutter(draws, canvas, luma, 36, 88)
     radius = draws.between(92, 192)
-    reach = np.subtract(17 * 16, radius)  # an edge of the image cuts off little
+    reach = np.subtract(17 * 16, radius)  # limits how much the edge of the image cuts off
     cover = _cover(draws, labels, radius, reach, stretch=92)
     _paint(canvas, cover, _colour(draws, _contrasting(draws, luma, 50, 105), tint=60))
-    for _ in range(2):  # these may lie over the object, which is never smaller
+    for _ in range(2):  # these may cover part of the object, which is never smaller
         _clutter(draws, canvas, luma, 30, 64)
     canvas += _noise(words[:, _SCENE_WORDS:], noise)
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
 def _chunks(images: int, seed: int, noise: float, stream: int, first: int) -> Iterator[Bytes]:
-    """Yield the records of `generate` in arrays of at most _CHUNK, which is all that is held in memory."""
+    """Yield the records of `generate` in arrays of at most _CHUNK, in bounded memory."""
     limit = 1 << 64
     if images < 0 or not 0 <= noise <= 128 or not 0 <= seed < limit or not 0 <= stream < limit:
         raise ValueError(
@@ -271,8 +271,8 @@ def _chunks(images: int, seed: int, noise: float, stream: int, first: int) -> It
 def generate(images: int, *, seed: int, noise: float, stream: int, first: int = 0) -> Bytes:
     """Draw records of CIFAR-10's binary edition, (images, 3073) uint8: a label, then 32x32 planes R, G and B.
 
-    Classes differ by at most one in number and come in random order. `noise` is the pixel noise's standard
-    deviation in grey levels (0 to 128); the scenes are the same whatever it is. `seed` and `stream` (0 to
+    Classes differ by at most one in number and come in random order. `noise` is the standard deviation of
+    the pixel noise in grey levels (0 to 128); the scenes do not depend on it. `seed` and `stream` (0 to
     2^64 - 1) select one of Philox's disjoint random streams. `first` counts the images in earlier batches of
     one set, which is then balanced as a whole.
 
@@ -293,9 +293,9 @@ def write_archive(
 ) -> None:
     """Write shapes10 to `path` as a .tar.gz laid out like cifar-10-binary.tar.gz, in bounded memory.
 
-    The training images are split over the five batches as np.array_split does it. Arguments and errors are
-    otherwise as for `generate`. `progress` is called with the number of images just written. An interrupted
-    call leaves half a file: atomicity is the caller's business.
+    The training images are split over the five batches like np.array_split. Arguments and errors are otherwise
+    as for `generate`. `progress` is called with the number of images just written. An interrupted call leaves
+    an incomplete file: the caller provides atomicity.
     """
     with path.open("wb") as file:
         archive = StoredTarGz(file)

@@ -1,4 +1,4 @@
-"""The architectures: each folder of pipeline/models that has a params.py, found by its name."""
+"""The registry of architectures: the folders of pipeline/models that have a params.py."""
 
 import importlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipeline.config.section import Section
 FOLDER = Path(__file__).parents[1] / "models"
 
 NAMES = tuple(sorted(path.parent.name for path in FOLDER.glob("*/params.py")))
-"""What `model.arch` can be."""
+"""Allowed values of `model.arch`."""
 
 
 def params_of(arch: str) -> type[BaseModel]:
@@ -22,11 +22,11 @@ def params_of(arch: str) -> type[BaseModel]:
 
 
 class ModelParams(Section):
-    """The architecture in use, and the settings of each: a field for every name in `NAMES`, None where absent."""
+    """The selected architecture and the settings of each: one field for every name in `NAMES`, None if absent."""
 
     arch: str
 
-    if TYPE_CHECKING:  # the sections, whose types only their folders know
+    if TYPE_CHECKING:  # the sections, whose types are defined in their folders
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -38,13 +38,13 @@ class ModelParams(Section):
 
     @property
     def section(self) -> BaseModel:
-        """The settings of the architecture in use."""
+        """Settings of the selected architecture."""
         section: BaseModel = getattr(self, self.arch)
         return section
 
 
 def model_params() -> type[ModelParams]:
-    """Return `ModelParams` with the architectures that there are; only the section in use must be there."""
+    """Return `ModelParams` with a field for each architecture; only the selected section is required."""
     sections = {name: (params_of(name) | None, None) for name in NAMES}
     fields: dict[str, Any] = {"arch": (Literal[NAMES], ...), **sections}
     return create_model("ModelParams", __base__=ModelParams, **fields)

@@ -1,7 +1,6 @@
-"""Values of params.yaml that are each in range and cannot work together.
+"""Invalid combinations of parameters whose values are each in range.
 
-Nothing here decides anything: the numbers of images are those that the data packages arrive at, worked out before
-there are any data.
+These checks affect no output: they predict the numbers of images that the data packages compute later.
 """
 
 import math
@@ -12,13 +11,13 @@ from pipeline.config.section import CLASSES, IMAGE_SIDE
 
 
 def found(params: Params) -> Iterator[str]:
-    """Yield a line for every combination of values that cannot work."""
+    """Yield an error message for each invalid combination of values."""
     data, train = params.data, params.train
     yield from _architecture(params)
     yield from _numbers_of_images(params)
     if (data.archive is None) != (data.sha256 is None):
-        given, absent = ("archive", "sha256") if data.sha256 is None else ("sha256", "archive")
-        yield f"data.{absent}: found null, expected a value, as data.{given} is set (sha256sum FILE prints a file's)"
+        present, absent = ("archive", "sha256") if data.sha256 is None else ("sha256", "archive")
+        yield f"data.{absent}: found null, expected a value, as data.{present} is set (sha256sum FILE prints it)"
     if len(train.resolutions) > train.epochs:
         yield (
             f"train.resolutions: found {len(train.resolutions)} sides, expected at most train.epochs, {train.epochs}"
@@ -39,12 +38,12 @@ def _architecture(params: Params) -> Iterator[str]:
         sides = "sides" if smallest < IMAGE_SIDE else f"[{IMAGE_SIDE}]: sides"
         yield (
             f"train.resolutions: found {list(resolutions)}, expected {sides} of at least {smallest} px, the smallest "
-            f"images that model.arch {arch} takes as model.{arch} sets it"
+            f"images that model.arch {arch} accepts with its settings"
         )
 
 
 def _numbers_of_images(params: Params) -> Iterator[str]:
-    """Yield a line if images are too few: for validation, to train on, or for a batch."""
+    """Yield an error message if there are too few images for validation, training or a batch."""
     data, batch_size = params.data, params.train.batch_size
     if data.dataset == "cifar10":
         total, source = CIFAR10_TRAIN_IMAGES, "CIFAR-10's 50000 training images"
@@ -68,7 +67,7 @@ def _numbers_of_images(params: Params) -> Iterator[str]:
     elif _smallest_batch(params.train, used) < smallest:
         yield (
             f"train.batch_size: found {batch_size}, which makes a batch of one of the {used} training images; "
-            f"expected at least {smallest} in each, as batch normalisation of vectors needs"
+            f"expected at least {smallest} in each batch, which batch normalisation needs"
         )
 
 

@@ -1,4 +1,4 @@
-"""params.yaml read, checked and changed. Imports neither torch nor mlflow: a mistake is reported at once."""
+"""Load, validate and modify params.yaml. Imports neither torch nor mlflow, so mistakes are reported immediately."""
 
 import copy
 import difflib
@@ -24,7 +24,7 @@ def parse_architecture(arch: str, values: Any) -> BaseModel:
     """Validate the JSON-able values of one architecture's section.
 
     Raises:
-        ValueError: there is no such architecture, or the values are not its own.
+        ValueError: there is no such architecture, or the values are invalid.
     """
     if arch not in architectures.NAMES:
         raise ValueError(f"no architecture {arch!r}")
@@ -35,13 +35,13 @@ def load(path: Path) -> Params:
     """Read and validate a params.yaml.
 
     Raises:
-        ParamsError: the file is missing, is not YAML, or has mistakes; one line for each of them.
+        ParamsError: the file is missing, is not YAML, or has mistakes; one line for each mistake.
     """
     return validate(read(path), str(path))
 
 
 def read(path: Path) -> Any:
-    """Read a YAML file, unchecked.
+    """Read a YAML file without validation.
 
     Raises:
         ParamsError: the file is missing or is not YAML.
@@ -58,14 +58,14 @@ def read(path: Path) -> Any:
 
 
 def validate(tree: Any, source: str, *, combinations: bool = True) -> Params:
-    """Turn what a params.yaml holds into checked parameters.
+    """Validate the content of a params.yaml.
 
     Args:
-        source: named in the errors: where the values come from.
-        combinations: check also that values which are each in range can work together.
+        source: where the values come from, for error messages.
+        combinations: also check combinations of values that are each in range.
 
     Raises:
-        ParamsError: there are mistakes; one line for each of them.
+        ParamsError: there are mistakes; one line for each mistake.
     """
     params = parse(Params, tree, source)
     mistakes = [f"{source}: {mistake}" for mistake in conflicts.found(params)] if combinations else []
@@ -75,13 +75,14 @@ def validate(tree: Any, source: str, *, combinations: bool = True) -> Params:
 
 
 def parse(model: type[SectionT], tree: Any, source: str) -> SectionT:
-    """Turn what a YAML file holds into a checked model.
+    """Validate the content of a YAML file.
 
     Args:
-        source: named in the errors: where the values come from.
+        model: the section that describes the file.
+        source: where the values come from, for error messages.
 
     Raises:
-        ParamsError: there are mistakes; one line for each of them.
+        ParamsError: there are mistakes; one line for each mistake.
     """
     try:
         # In JSON mode strict types still let a list become a tuple.
@@ -91,7 +92,7 @@ def parse(model: type[SectionT], tree: Any, source: str) -> SectionT:
 
 
 def changed(tree: Any, values: Mapping[str, Any]) -> Any:
-    """Return a copy of what params.yaml holds with some values changed, by full names: `{"train.epochs": 4}`."""
+    """Return a copy of the content of params.yaml with some values replaced: `{"train.epochs": 4}`."""
     result = copy.deepcopy(tree)
     for key, value in values.items():
         *sections, last = key.split(".")
@@ -103,7 +104,7 @@ def changed(tree: Any, values: Mapping[str, Any]) -> Any:
 
 
 def unknown(key: str, known: Collection[str]) -> str | None:
-    """Say in a line that a full name is no known parameter's, and which may be meant; None: it is one."""
+    """Return an error message with the closest match if a full name is no parameter, else None."""
     if key in known:
         return None
     close = difflib.get_close_matches(key, known, n=1)
@@ -111,7 +112,7 @@ def unknown(key: str, known: Collection[str]) -> str | None:
 
 
 def refusal(tree: Any, key: str, value: Any) -> str | None:
-    """Say in a line why a parameter cannot have a value in what params.yaml holds, all else as it is; None: it can."""
+    """Return why a parameter cannot have a value with all others unchanged, in one line; None if it can."""
     try:
         validate(changed(tree, {key: value}), "", combinations=False)
     except ParamsError as error:
@@ -120,12 +121,12 @@ def refusal(tree: Any, key: str, value: Any) -> str | None:
 
 
 def _key(loc: tuple[int | str, ...]) -> str:
-    parts = (part for part in loc if part != "[key]")  # what pydantic adds where a mapping's key is wrong
+    parts = (part for part in loc if part != "[key]")  # which pydantic adds for invalid keys of a mapping
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
 
 
 def _line(detail: ErrorDetails, model: type[Section]) -> str:
-    """Say where a mistake is, what was found and what is allowed, in one line."""
+    """Return one line with the key, the found value and the expected ones."""
     key = _key(detail["loc"])
     if detail["type"] == "extra_forbidden":
         known = _keys_beside(detail["loc"], model)
@@ -141,7 +142,7 @@ def _line(detail: ErrorDetails, model: type[Section]) -> str:
 
 
 def _keys_beside(loc: tuple[int | str, ...], model: type[Section]) -> list[str]:
-    """Return the keys that the section has in which the last part of `loc` is not known."""
+    """Return the keys of the section in which the unknown key `loc` was found."""
     section: Any = model
     for part in loc[:-1]:
         if isinstance(part, int):

@@ -1,4 +1,4 @@
-"""The parameters: every section of params.yaml as a frozen model: types, ranges, and what each value means."""
+"""The sections of params.yaml as frozen pydantic models: types, ranges and meaning of each parameter."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ CIFAR10_TRAIN_IMAGES = 50_000
 
 
 class Cifar10Params(Section):
-    """Where the official archive comes from."""
+    """Source of the official archive."""
 
     urls: Annotated[tuple[str, ...], Field(min_length=1)]
     """Mirrors of the official archive, tried in turn."""
@@ -45,7 +45,7 @@ class Shapes10Params(Section):
 
 
 class DataParams(Section):
-    """Which images, and which of them validate."""
+    """Dataset and splits."""
 
     dataset: Literal["cifar10", "shapes10"]
     archive: str | None
@@ -54,13 +54,13 @@ class DataParams(Section):
     val_images: Annotated[int, Field(ge=CLASSES, le=1_000_000)]
     split_seed: Seed
     train_share: Annotated[float, Field(gt=0, le=1)]
-    """Share of the training images that is used, after those for validation were taken."""
+    """Share of the training images to train on, after the validation images have been split off."""
     cifar10: Cifar10Params
     shapes10: Shapes10Params
 
 
 class AugmentParams(Section):
-    """What happens to training images, anew in every epoch."""
+    """Random augmentation of training images, redrawn every epoch."""
 
     flip: Literal["none", "random", "alternating"]
     translate: Annotated[int, Field(ge=0, le=IMAGE_SIDE // 2)]
@@ -106,7 +106,7 @@ class AdamwParams(Section):
 
 
 class OptimizerParams(Section):
-    """The optimiser in use, and the settings of each."""
+    """The selected optimiser and the settings of each."""
 
     name: Literal["muon", "sgd", "adamw"]
     muon: MuonParams
@@ -115,74 +115,74 @@ class OptimizerParams(Section):
 
     @property
     def lr(self) -> float:
-        """Peak learning rate of the optimiser in use."""
+        """Peak learning rate of the selected optimiser."""
         settings: MuonParams | SgdParams | AdamwParams = getattr(self, self.name)
         return settings.lr
 
 
 class TrainParams(Section):
-    """Length and randomness of the training, its schedule, and the machine it runs on."""
+    """Training loop, learning rate schedule and device."""
 
     seed: Seed
     epochs: Annotated[int, Field(ge=1, le=10_000)]
     batch_size: BatchSize
     resolutions: Annotated[tuple[Annotated[int, Field(ge=16, le=IMAGE_SIDE)], ...], Field(min_length=1, max_length=64)]
-    """Side of the training images in pixels; several share the epochs equally, in this order."""
+    """Side of the training images in pixels; several are used in this order for equal parts of the training."""
     hardest: Annotated[float, Field(gt=0, le=1)]
-    """Share of the training images, those with the highest loss when last seen, in epochs after the first."""
+    """Share of the training images, those with the highest last recorded loss, used in epochs after the first."""
     schedule: Literal["onecycle", "cosine", "constant"]
     warmup: Annotated[float, Field(ge=0, le=0.9)]
     """Share of all steps in which the learning rate rises linearly from 0."""
     label_smoothing: Annotated[float, Field(ge=0, le=0.9)]
     clip_grad_norm: Annotated[float, Field(ge=0)]
     ema: Annotated[float, Field(ge=0, le=0.9999)]
-    """Decay per step of the moving average of the weights; 0: the weights themselves are used."""
+    """Decay per step of the exponential moving average of the weights; 0: off."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     precision: Literal["auto", "bf16", "fp32"]
     channels_last: bool
     compile: Literal["auto", True, False]
     deterministic: bool
     diagnostics: bool
-    """Record gradients and activations of every layer before the first epoch and after each; weights are the same."""
+    """Record gradients and activations of each layer before the first epoch and after each; weights are unaffected."""
 
 
 class EvaluateParams(Section):
-    """How the test set is judged."""
+    """Evaluation on the test set."""
 
     batch_size: BatchSize
     tta: Literal["none", "flip", "six"]
     tta_share: Annotated[float, Field(gt=0, le=1)]
-    """Share of the images, the least confident ones, that are looked at in more than one view."""
+    """Share of the images, those with the least confident predictions, evaluated in several views."""
     calibration_bins: Annotated[int, Field(ge=2, le=100)]
 
 
 class InspectParams(Section):
-    """What is measured of the trained network beyond the test score."""
+    """Robustness, layer activity and learned features of the trained network."""
 
     images: Annotated[int, Field(ge=CLASSES, le=1_000_000)]
-    """Test images that are looked at: the first ones of each class, equally many."""
+    """Number of test images: the first ones of each class, the same number of each."""
     corruptions: bool
     shift: Annotated[int, Field(ge=0, le=IMAGE_SIDE // 2)]
     """Largest shift along each axis in pixels; 0: none."""
     shift_step: Annotated[int, Field(ge=1, le=IMAGE_SIDE // 2)]
     """Distance between neighbouring shifts in pixels."""
     features: bool
-    """Draw what the network has learned: filters, patches, a map of the classes, mistakes, suspicious labels."""
+    """Draw learned features: filters, patches, class embedding, confusions, suspicious labels."""
     seed: Seed
 
 
 class ExportParams(Section):
-    """How close the exported graph must be."""
+    """Export to ONNX and requirements for promotion."""
 
     tolerance: Annotated[float, Field(gt=0, le=0.1)]
-    """Largest allowed difference between a probability of ONNX Runtime and PyTorch's."""
+    """Largest allowed difference between probabilities of ONNX Runtime and PyTorch."""
     batch_size: Annotated[int, Field(ge=2, le=65536)]
     min_accuracy: Annotated[float, Field(ge=0, le=1)]
-    """Test accuracy that a model must have to be promoted."""
+    """Lowest test accuracy of a model that can be promoted."""
 
 
 class TrackingParams(Section):
-    """Where runs go in MLflow."""
+    """MLflow experiment and registered model."""
 
     enabled: bool
     experiment: Annotated[str, Field(min_length=1)]
@@ -203,10 +203,10 @@ class Params(Section):
     tracking: TrackingParams
 
     def effective(self, *groups: str) -> dict[str, Any]:
-        """Return the values that have an effect as `{"train.epochs": 8, ...}`: sections not in use are left out.
+        """Return the values that have an effect as `{"train.epochs": 8, ...}`, without sections that are not selected.
 
         Args:
-            groups: keys of the first level, e.g. "model", "train"; none: all.
+            groups: keys of the first level, e.g. "model", "train"; none means all.
         """
         tree = self.model_dump(mode="json")
         chosen_of = {"data": self.data.dataset, "model": self.model.arch, "optimizer": self.optimizer.name}

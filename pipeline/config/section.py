@@ -1,4 +1,4 @@
-"""What sections of params.yaml are made of: the base model, and types that several sections share."""
+"""Base model and shared field types of the sections of params.yaml."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -22,34 +22,34 @@ Hidden = Annotated[tuple[Annotated[int, Field(ge=1, le=8192)], ...], Field(max_l
 
 
 class Section(BaseModel):
-    """A part of params.yaml: unknown keys, wrong types and values out of range are errors."""
+    """Base of all sections: unknown keys, wrong types and values out of range are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Architecture(Section):
-    """Base of an architecture's `Params`: its section of params.yaml, and what must hold before a network is built.
+    """Base of an architecture's `Params`: its section of params.yaml and its requirements on the training.
 
-    An architecture may use any pydantic model instead; what it lacks of these three has the value it has here.
+    An architecture may use any pydantic model instead; for attributes that it lacks, these defaults apply.
     """
 
     @property
     def smallest_side(self) -> int:
-        """Side in pixels of the smallest images that the network can be trained on; it takes all up to 32 px."""
+        """Side in pixels of the smallest training images; the network accepts all sides from here to 32 px."""
         return IMAGE_SIDE
 
     @property
     def smallest_batch(self) -> int:
-        """Number of images that a training batch must have: 2 if batch norm sees one value per image and channel."""
+        """Smallest training batch: 2 if batch norm gets one value per image and channel."""
         return 1
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield (key, message) for values that are each in range and cannot work together."""
+        """Yield (key, message) for invalid combinations of values that are each in range."""
         yield from ()
 
 
 def is_section(annotation: Any) -> bool:
-    """Say whether a field's annotation is that of a nested section, which may be optional."""
+    """Return whether a field's annotation is a nested section, which may be optional."""
     return nested(annotation) is not None
 
 

@@ -1,1 +1,1 @@
-"""Processed dataset, augmentation, batches."""
+"""Processed dataset, augmentation and batches."""

@@ -1,7 +1,7 @@
-"""Augmentation of image batches on the device that holds them, split in two: draw the numbers, then apply them.
+"""Augmentation of image batches: draw random numbers on the CPU, then apply them on the device.
 
-`draw` decides for a whole epoch, on the CPU, from (seed, epoch) alone, so that every device trains on the same
-images. `apply` is a pure function of images and decisions: one gather does the mirroring and the shift.
+`draw` draws the numbers of a whole epoch on the CPU from (seed, epoch), so that every device trains on the same
+images. `apply` is a pure function of images and these numbers; one gather mirrors and shifts.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ from pipeline.config.schema import AugmentParams
 
 @dataclass(frozen=True)
 class Decisions:
-    """What happens to each of N images.
+    """Augmentation parameters of N images.
 
     Attributes:
-        flip: (N,) bool, mirror left and right.
+        flip: (N,) bool, whether to mirror left and right.
         shift: (N, 2) int64, pixels by which the content moves down and right (negative: up and left).
-        cutout: (N, 2) int64, row and column of the upper left corner of the erased square; may lie outside.
-        brightness: (N,) float32, added, as a share of full scale, -1..1.
-        contrast: (N,) float32, factor on the distance from the image's mean, 0..2.
+        cutout: (N, 2) int64, row and column of the upper left corner of the erased square; may lie outside the image.
+        brightness: (N,) float32, offset as a share of full scale, -1..1.
+        contrast: (N,) float32, factor on the deviation from the image's mean, 0..2.
     """
 
     flip: Tensor
@@ -40,10 +40,10 @@ class Decisions:
 
 
 def draw(params: AugmentParams, images: int, side: int, *, seed: int, epoch: int) -> Decisions:
-    """Decide what happens to `images` images of `side` x `side` pixels in one epoch (counted from 0).
+    """Draw the augmentation of `images` images of `side` x `side` pixels in one epoch (counted from 0).
 
     Alternating flip (Jordan 2024, https://arxiv.org/abs/2404.00498): a fixed random half of the images is mirrored
-    in even epochs, the other half in odd ones, so that two epochs show every image in both ways.
+    in even epochs, the other half in odd ones, so that two epochs show every image in both orientations.
     """
     rng = generator(seed, epoch, "augment")
     if params.flip == "alternating":
@@ -63,14 +63,14 @@ def apply(params: AugmentParams, images: Tensor, decisions: Decisions, fill: Ten
     """Return augmented copies of images.
 
     Args:
-        params: parts that are switched off there cost nothing.
+        params: operations that are off are skipped.
         images: (N, H, W, C) uint8.
-        decisions: of these N images, on the same device.
+        decisions: for these N images, on the same device.
         fill: (C,) uint8, colour of the erased square.
 
     Returns:
-        (N, H, W, C) uint8. Shifted-in edges are reflections without repeating the edge pixel (torch's and numpy's
-        "reflect"); colours are rounded and clipped to 0..255 as in any image.
+        (N, H, W, C) uint8. Borders are filled by reflection without repeating the edge pixel ("reflect" in torch and
+        numpy); colours are rounded and clipped to 0..255.
     """
     count, height, width, channels = images.shape
     rows = torch.arange(height, device=images.device)
@@ -95,7 +95,7 @@ def apply(params: AugmentParams, images: Tensor, decisions: Decisions, fill: Ten
 
 
 def reflect(index: Tensor, size: int) -> Tensor:
-    """Map positions up to size - 1 beyond either edge to the pixel that a mirror there would show."""
+    """Map positions up to size - 1 beyond either edge to their mirror image inside."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 

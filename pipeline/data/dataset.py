@@ -1,4 +1,4 @@
-"""The processed dataset on disk: uint8 arrays of three splits, exact statistics, duplicates across splits."""
+"""The processed dataset on disk: uint8 arrays of three splits and exact channel statistics."""
 
 import hashlib
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of a processed dataset besides its arrays.
+    """Metadata of a processed dataset.
 
     Attributes:
-        name: what the images are, e.g. "CIFAR-10" or "shapes10"; copies that differ from the original say so.
-        archive_sha256: hash of the archive they were read from, 64 hexadecimal digits.
-        classes: names in the order of the labels.
+        name: e.g. "CIFAR-10" or "shapes10"; the name of a modified copy says so.
+        archive_sha256: SHA-256 of the archive, 64 hexadecimal digits.
+        classes: class names in the order of the labels.
         mean, std: of each channel over all pixels of the train split, in grey levels of 0..255.
-        train_images: in the train split; None for arrays and models of a time when this was not recorded.
+        train_images: size of the train split; None if it was not recorded.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Metadata:
 
     @classmethod
     def parse(cls, content: Any) -> "Metadata":
-        """Read what `vars` of a metadata object looks like after a journey through JSON.
+        """Return the metadata from `vars` of it after a JSON round trip.
 
         Raises:
-            KeyError, TypeError: it does not look like that.
+            KeyError, TypeError: a field is missing or has another type.
         """
         sequences = {name: tuple(content[name]) for name in ("classes", "mean", "std")}
         return cls(
@@ -66,7 +66,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits that were asked for, and what is known of them all."""
+    """The loaded splits and the metadata of the dataset."""
 
     metadata: Metadata
     splits: dict[str, Split]
@@ -76,7 +76,7 @@ class Dataset:
 
 
 def stratified_split(labels: Labels, val_images: int, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Choose which training images validate: of every class its share, to within one image.
+    """Split off validation images, stratified by class to within one image.
 
     Args:
         labels: (N,) uint8 of the whole training set.
@@ -91,7 +91,7 @@ def stratified_split(labels: Labels, val_images: int, seed: int) -> tuple[npt.ND
     quota = np.floor(exact).astype(int)
     # Largest remainders, so that the sizes add up to val_images; a stable sort makes ties reproducible.
     quota[np.argsort(quota - exact, kind="stable")[: val_images - quota.sum()]] += 1
-    # One generator a class: the raw PCG64 stream is the same in every numpy release, shuffle()'s use of it may not be.
+    # One generator per class: the PCG64 stream is the same in all numpy releases, shuffle()'s use of it may not be.
     chosen = []
     for label, size in zip(classes, quota, strict=True):
         members = np.flatnonzero(labels == label)
@@ -102,12 +102,12 @@ def stratified_split(labels: Labels, val_images: int, seed: int) -> tuple[npt.ND
 
 
 def share_of(images: int, share: float) -> int:
-    """Return how many of the images that validation leaves are trained on, for a `data.train_share` in 0..1."""
+    """Return the number of images to train on, for a `data.train_share` in 0..1 of the images left by validation."""
     return round(share * images)
 
 
 def stratified_subset(labels: Labels, images: int, seed: int) -> npt.NDArray[np.intp]:
-    """Choose some images, of every class its share; a smaller subset of the same labels and seed is in a larger one.
+    """Choose a stratified subset; smaller subsets of the same labels and seed are contained in larger ones.
 
     Args:
         labels: (N,) uint8.
@@ -118,30 +118,30 @@ def stratified_subset(labels: Labels, images: int, seed: int) -> npt.NDArray[np.
         Indices of the chosen images in ascending order. Classes of equal size differ by at most one image.
 
     Raises:
-        DatasetError: a class would have no image.
+        DatasetError: a class has no image in the subset.
     """
     classes, counts = np.unique(labels, return_counts=True)
-    place = np.empty(len(labels))
+    rank = np.empty(len(labels))
     for label, count in zip(classes, counts, strict=True):
-        # The 1 makes it another stream than that of the split (a 0 would not).
+        # The 1 selects another stream than that of the split (a 0 would not).
         keys = np.random.PCG64([seed, int(label), 1]).random_raw(count)
-        place[np.flatnonzero(labels == label)[np.argsort(keys, kind="stable")]] = (np.arange(count) + 0.5) / count
-    # One order of all images, whose every beginning has of each class its share, so that subsets are nested.
-    chosen = np.sort(np.argsort(place, kind="stable")[:images])
+        rank[np.flatnonzero(labels == label)[np.argsort(keys, kind="stable")]] = (np.arange(count) + 0.5) / count
+    # Every prefix of this order is stratified, so that subsets are nested.
+    chosen = np.sort(np.argsort(rank, kind="stable")[:images])
     absent = np.setdiff1d(classes, labels[chosen])
     if len(absent):
         raise DatasetError(
-            f"data.train_share: found {images} of {len(labels)} training images, among them none of class "
-            f"{absent[0]}; expected at least one of each class; raise it"
+            f"data.train_share: found {images} of {len(labels)} training images, none of class "
+            f"{absent[0]}; expected at least one of each class; increase it"
         )
     return chosen
 
 
 def first_of_each_class(split: Split, images: int) -> Split:
-    """Return the first images of each class, equally many: `images` in all, or fewer where a class has not enough.
+    """Return the first images of each class, the same number of each: `images` in total, fewer if a class has too few.
 
     Args:
-        images: at least the number of classes; what does not divide equally is left out.
+        images: at least the number of classes; rounded down to a multiple of it.
     """
     classes, counts = np.unique(split.labels, return_counts=True)
     each = min(images // len(classes), counts.min())
@@ -152,8 +152,8 @@ def first_of_each_class(split: Split, images: int) -> Split:
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the exact mean and standard deviation of each channel in grey levels (0..255).
 
-    Sums are integers of 64 bits, taken from histograms; only the last division is in floating point. (A float32
-    mean over CIFAR-10's 51 million pixels a channel saturates and is wrong in the first digit.)
+    Sums are 64-bit integers from histograms; only the last division is in floating point. (A float32 mean over
+    CIFAR-10's 51 million pixels per channel saturates and is wrong in the first digit.)
 
     Args:
         images: (N, 32, 32, 3) uint8, N > 0.
@@ -162,7 +162,7 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
     levels = np.arange(256, dtype=np.int64)
     pixels = images.reshape(-1, channels)
     histograms = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(pixels), _PIXELS_IN_CACHE):  # three times as fast as all at once
+    for start in range(0, len(pixels), _PIXELS_IN_CACHE):  # three times as fast as one pass
         part = pixels[start : start + _PIXELS_IN_CACHE]
         histograms += [np.bincount(part[:, channel], minlength=256) for channel in range(channels)]
     mean, std = [], []
@@ -175,7 +175,7 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def duplicates(splits: dict[str, Split]) -> dict[str, int]:
-    """Count images of a later split that occur, byte for byte, in an earlier one.
+    """Count images of a later split that are also in an earlier one, byte for byte.
 
     Returns:
         `{"train-val": n, "train-test": n, "val-test": n}`: how many images of the second are in the first.
@@ -186,7 +186,7 @@ def duplicates(splits: dict[str, Split]) -> dict[str, int]:
 
 
 def describe(metadata: Metadata, splits: dict[str, Split]) -> dict[str, Any]:
-    """Return what is worth comparing about a dataset under the names of metrics: counts, statistics, duplicates."""
+    """Return the metrics of a dataset: counts, channel statistics, duplicates across splits."""
     result: dict[str, Any] = {"data/name": metadata.name, "data/archive_sha256": metadata.archive_sha256}
     for name, split in splits.items():
         result[f"data/{name}_images"] = len(split)
@@ -210,16 +210,16 @@ def load(folder: Path, *splits: str) -> Dataset:
     """Read the named splits of a processed dataset.
 
     Raises:
-        DatasetError: a file is missing, is not what `save` writes, or images and labels don't belong together.
+        DatasetError: a file is missing or invalid, or images and labels don't match.
     """
     return Dataset(load_metadata(folder), {name: _load_split(folder, name) for name in splits})
 
 
 def load_metadata(folder: Path) -> Metadata:
-    """Read what is known of a processed dataset without its arrays.
+    """Read the metadata of a processed dataset.
 
     Raises:
-        DatasetError: the file is missing or not what `save` writes.
+        DatasetError: the file is missing or invalid.
     """
     path = folder / "metadata.json"
     try:
@@ -248,7 +248,7 @@ def _load_array(path: Path, dimensions: int) -> Any:
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file; run dvc repro preprocess") from None
     except (ValueError, EOFError, OSError) as error:
-        raise DatasetError(f"{path}: not a whole .npy file ({error}); run dvc repro -f preprocess") from None
+        raise DatasetError(f"{path}: not a complete .npy file ({error}); run dvc repro -f preprocess") from None
     if array.dtype != np.uint8 or array.ndim != dimensions:
         raise DatasetError(
             f"{path}: expected a uint8 array of {dimensions} dimensions, found {array.dtype} of {array.ndim}; "

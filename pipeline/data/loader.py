@@ -1,4 +1,4 @@
-"""The whole split on the device as uint8; batches are gathered from it, shuffled, augmented and resized there."""
+"""Data loader that keeps a split on the device as uint8 and gathers, augments and resizes batches there."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,15 +14,15 @@ from pipeline.data.dataset import Split
 
 
 class TrainLoader:
-    """Shuffled, augmented batches; with `hardest` 1 a function of (seed, epoch), else also of `losses`.
+    """Loader of shuffled, augmented batches, which depend on (seed, epoch), and on `losses` if `hardest` is below 1.
 
-    With `hardest` below 1 each epoch after the first consists of that share of the images whose loss was highest when
-    they were last seen (Jiang et al. 2019, https://arxiv.org/abs/1910.00762, select with the loss of the moment; one
-    that is an epoch old costs nothing). What the network knows already would hardly move it.
+    With `hardest` below 1 each epoch after the first consists of that share of the images, those with the highest last
+    recorded loss: images with a small loss have small gradients. (Jiang et al. 2019, https://arxiv.org/abs/1910.00762,
+    select by the current loss; the recorded one needs no extra forward pass.)
 
     Attributes:
-        side: of the images in the present epoch, in pixels.
-        losses: (N,) float32 on the device, of each image when it was last seen; infinite before that.
+        side: of the images in the current epoch, in pixels.
+        losses: (N,) float32 on the device, the last recorded loss of each image; infinite before the first.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class TrainLoader:
     def begin(self, epoch: int, side: int | None = None) -> Sequence[Tensor]:
         """Start an epoch (counted from 0) and return the indices (B,) int64 of its batches, for `batch`.
 
-        Images are cut into ceil(count / batch_size) batches whose sizes differ by at most one, so that there is no
-        small last batch, whose batch statistics would be noisy.
+        There are ceil(count / batch_size) batches whose sizes differ by at most one, so that there is no small last
+        batch with noisy batch statistics.
 
         Args:
-            side: of the images to be fed; None: as they are on disk.
+            side: of the images in the batches; None keeps the stored size.
         """
         self.side = side or self.images.shape[1]
         drawn = self._drawn(epoch)
-        for field in fields(drawn):  # in place: a recorded step goes on reading from where it did
+        for field in fields(drawn):  # in place: a captured CUDA graph reads from the same memory
             getattr(self.decisions, field.name).copy_(getattr(drawn, field.name))
         count = self.count(epoch)
         order = torch.randperm(count, generator=augment.generator(self.seed, epoch, "order")).to(self.device)
@@ -83,7 +83,7 @@ class TrainLoader:
         return order.tensor_split(self.steps(epoch))
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return augmented images of the present epoch with their labels (B,) int64.
+        """Return augmented images of the current epoch with their labels (B,) int64.
 
         The images are (B, 3, side, side) uint8, channels last in memory.
         """
@@ -96,7 +96,7 @@ class TrainLoader:
             yield self.batch(indices)
 
     def preview(self, epoch: int, indices: Tensor) -> Tensor:
-        """Return what an epoch (counted from 0) feeds for some images: (B,) int64 to (B, H, W, 3) uint8."""
+        """Return the augmented images of an epoch (counted from 0) for indices (B,) int64: (B, H, W, 3) uint8."""
         return self._augmented(indices, self._drawn(epoch).to(self.device))
 
     def _drawn(self, epoch: int) -> augment.Decisions:
@@ -107,9 +107,9 @@ class TrainLoader:
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """Return (N, C, H, W) uint8 images with another side: bilinear interpolation with antialiasing, rounded.
+    """Return (N, C, H, W) uint8 images resized to another side: bilinear interpolation with antialiasing, rounded.
 
-    Processors have a kernel for uint8 that takes a fifth of the time of float32's and may differ by one grey level.
+    On CPUs the uint8 kernel takes a fifth of the time of the float32 one; results may differ by one grey level.
     """
     size = (side, side)
     if images.device.type == "cpu":
@@ -119,7 +119,7 @@ def resize(images: Tensor, side: int) -> Tensor:
 
 
 def batches(split: Split, *, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield a split unchanged, in order, in the layout of `TrainLoader.batch`; the last batch may be smaller."""
+    """Yield the batches of a split in order, without augmentation, in the layout of `TrainLoader.batch`."""
     for start in range(0, len(split), batch_size):
         images = torch.from_numpy(split.images[start : start + batch_size]).to(device)
         labels = torch.from_numpy(split.labels[start : start + batch_size]).to(device).long()

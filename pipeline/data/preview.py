@@ -1,4 +1,4 @@
-"""The picture of what training sees: images before and after augmentation."""
+"""The preview of the augmentation: images before and after it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from pipeline.plotting import headline, saved, tile
 def augmentations(
     path: Path, originals: npt.NDArray[np.uint8], epochs: npt.NDArray[np.uint8], names: Sequence[str], *, seed: int
 ) -> None:
-    """Draw images as they are on disk and as training is fed them in its first epochs.
+    """Draw stored images and their augmented versions in the first epochs.
 
     Args:
         originals: (R, H, W, 3) uint8.
         epochs: (R, E, H, W, 3) uint8, the same images in epochs 1..E.
         names: the class of each row.
-        seed: of the training that is shown.
+        seed: the `train.seed` of the augmentation.
     """
     rows, columns = epochs.shape[:2]
     with saved(path, (columns + 1.6, rows * 0.96 + 0.6)) as figure:
@@ -28,4 +28,4 @@ def augmentations(
         axes.xaxis.tick_top()
         axes.set_xticks(lefts, ["on disk", *(f"epoch {number}" for number in range(1, columns + 1))], fontsize=8)
         axes.set_yticks(tops, names, fontsize=8)
-        headline(figure, f"What training is fed (train.seed {seed})")
+        headline(figure, f"Augmented training images (train.seed {seed})")

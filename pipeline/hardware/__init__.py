@@ -1,1 +1,1 @@
-"""Device, precision, GPU lock."""
+"""Device choice and GPU locks."""

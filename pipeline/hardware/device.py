@@ -1,4 +1,4 @@
-"""The machine a stage runs on: its devices, memory allocator, and what to record of them."""
+"""Devices, memory allocator and a description of the machine."""
 
 import contextlib
 import ctypes
@@ -14,26 +14,26 @@ from pipeline.errors import ParamsError
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 
 
-def choose(wanted: str) -> torch.device:
-    """Return the device for `train.device`; "auto" takes CUDA, else Apple's MPS, else the processor.
+def choose(name: str) -> torch.device:
+    """Return the device for a value of `train.device`; "auto" is CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         ParamsError: the machine has no such device.
     """
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(wanted)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 1)
     if (device.index or 0) >= count:
         raise ParamsError(
-            f"params.yaml: train.device: found {wanted}, but this machine has {count or 'no'} {device.type} device"
-            f"{'' if count == 1 else 's'}; expected auto or cpu, or one that is there"
+            f"params.yaml: train.device: found {name}, but this machine has {count or 'no'} {device.type} device"
+            f"{'' if count == 1 else 's'}; expected auto, cpu or an existing device"
         )
     return device
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all it was asked to, so that a clock read next tells the truth."""
+    """Wait until a device has finished all queued work, so that timings are correct."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -41,7 +41,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> dict[str, str | int]:
-    """Return what a result measured here should be read with: device, threads, platform, library versions."""
+    """Return the environment of a result: device, threads, platform, library versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
@@ -54,11 +54,11 @@ def describe(device: torch.device) -> dict[str, str | int]:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Return the most memory in use so far, in MiB: of the GPU if there is one, else of this process."""
+    """Return the peak memory in MiB: of the GPU for a CUDA device, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's getrusage would count what the process was forked from, such as DVC
+    if status.exists():  # Linux's getrusage would include the parent process it was forked from, such as DVC
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: bytes
@@ -69,10 +69,10 @@ def _processor() -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed instead of handing it back to the system after every training step.
+    """Make glibc keep freed memory instead of returning it to the system after every training step.
 
-    Activations are hundreds of MiB a step; to map and clear them anew each time costs small networks up to 40 % of
-    their throughput on a CPU. Other C libraries have no mallopt and are left as they are.
+    Activations take hundreds of MiB per step; mapping and clearing them again each time costs small networks up to
+    40 % of their throughput on a CPU. Without glibc's mallopt nothing changes.
     """
     if sys.platform != "linux":
         return

@@ -1,7 +1,7 @@
-"""One GPU for one process: DVC's queue workers know nothing of GPUs, so the stages that compute take one themselves.
+"""Exclusive use of a GPU by one process. DVC's queue workers do not assign GPUs, so stages that compute lock one.
 
-A lock file for each GPU says that it is in use, in a folder that all processes of this user on this machine share.
-The operating system frees the lock of a process that ends, however it ends.
+Each GPU has a lock file in a folder that all processes of this user on this machine share. The operating system
+releases the lock when the process ends, even if it is killed.
 """
 
 import os
@@ -15,24 +15,24 @@ from pathlib import Path
 import filelock
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-SECONDS_BETWEEN_LOOKS = 0.5
+POLL_SECONDS = 0.5
 
 
 @contextmanager
-def claim(wanted: str) -> Iterator[str | None]:
-    """Keep a GPU for this process while the block runs, and let CUDA see no other.
+def claim(name: str) -> Iterator[str | None]:
+    """Lock a GPU for this process while the block runs, and hide all others from CUDA.
 
-    To be entered before CUDA is initialised: CUDA reads CUDA_VISIBLE_DEVICES once in the life of a process. For the
-    same reason the variable stays as it was set here, and a process that claims again gets the same GPU.
+    Enter it before CUDA is initialised: a process reads CUDA_VISIBLE_DEVICES only once. For the same reason the
+    variable remains set afterwards, and a process that claims again gets the same GPU.
 
     Args:
-        wanted: `train.device`. "auto" and "cuda" take the first free GPU, or wait for one, saying so on stderr. All
-            else, e.g. "cuda:1", is the user's own choice and takes no lock.
+        name: `train.device`. "auto" and "cuda" lock the first free GPU, or wait for one and print that to stderr. All
+            else, e.g. "cuda:1", is an explicit choice and takes no lock.
 
     Yields:
-        The GPU as CUDA_VISIBLE_DEVICES names it; None if none was claimed, as this process can see none.
+        The GPU's id in CUDA_VISIBLE_DEVICES; None if no GPU was locked.
     """
-    ids = visible() if wanted in ("auto", "cuda") else []
+    ids = visible() if name in ("auto", "cuda") else []
     if not ids:
         yield None
         return
@@ -43,14 +43,14 @@ def claim(wanted: str) -> Iterator[str | None]:
 
 @contextmanager
 def first_free(ids: Sequence[str], folder: Path) -> Iterator[str]:
-    """Hold the lock of the first GPU that no other process holds; wait while all are taken.
+    """Lock the first free GPU; wait while all are in use.
 
     Args:
         ids: at least one.
-        folder: of the lock files; made if it does not exist.
+        folder: of the lock files; created if it does not exist.
 
     Yields:
-        The one of `ids` that now belongs to this process.
+        The id of the locked GPU.
     """
     assert ids
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def first_free(ids: Sequence[str], folder: Path) -> Iterator[str]:
         some = f"all {len(ids)} GPUs are" if len(ids) > 1 else "the GPU is"
         print(f"{some} in use by other runs: waiting (train.device=cuda:0 shares one)", file=sys.stderr, flush=True)
     while taken is None:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
         taken = _acquire_one(locks)
     try:
         yield taken
@@ -69,21 +69,21 @@ def first_free(ids: Sequence[str], folder: Path) -> Iterator[str]:
 
 
 def visible() -> list[str]:
-    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; CUDA is not initialised."""
+    """Return the ids in CUDA_VISIBLE_DEVICES of the GPUs that this process may use, without initialising CUDA."""
     named = os.environ.get(VISIBLE)
     if named is not None and named.startswith("MIG-"):
-        return allowed(named, named.count(",") + 1)  # only CUDA itself could count these, and only by starting
+        return allowed(named, named.count(",") + 1)  # counting these would initialise CUDA
     import torch
 
-    return allowed(named, torch.cuda.device_count())  # asks the driver's NVML, which leaves CUDA alone
+    return allowed(named, torch.cuda.device_count())  # uses NVML, which does not initialise CUDA
 
 
 def allowed(named: str | None, count: int) -> list[str]:
-    """Return one id for each GPU.
+    """Return the id of each GPU.
 
     Args:
-        named: the value of CUDA_VISIBLE_DEVICES, a list of indexes or UUIDs; None: all GPUs, by their index.
-        count: how many GPUs there are under that value; CUDA ignores what follows the first id that does not exist.
+        named: the value of CUDA_VISIBLE_DEVICES, a list of indices or UUIDs; None means all GPUs, by index.
+        count: number of visible GPUs; CUDA ignores all ids after the first invalid one.
     """
     ids = [str(index) for index in range(count)] if named is None else [part.strip() for part in named.split(",")]
     return ids[:count]

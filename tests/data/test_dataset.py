@@ -104,7 +104,7 @@ def test_subset_of_a_seed_never_changes():
 
 def test_a_subset_without_a_class_is_refused():
     """Class 0 is a 55th of the images: the message names it."""
-    with pytest.raises(DatasetError, match=r"data.train_share: found 10 of 1003 training images, among them none of"):
+    with pytest.raises(DatasetError, match=r"data.train_share: found 10 of 1003 training images, none of"):
         dataset.stratified_subset(LABELS, 10, seed=0)
 
 
@@ -234,7 +234,7 @@ def test_an_array_that_was_cut_short_is_refused(folder, size):
     """Cut within the magic string, the header, or the pixels."""
     path = folder / "train_images.npy"
     path.write_bytes(path.read_bytes()[:size])
-    assert f"{path}: not a whole .npy file" in complaint(folder)
+    assert f"{path}: not a complete .npy file" in complaint(folder)
 
 
 class Trap:
@@ -248,9 +248,9 @@ def test_a_pickle_is_refused_and_not_run(folder):
     """Neither an array of objects nor a bare pickle under an array's name gets to run code."""
     path = folder / "train_labels.npy"
     np.save(path, np.array([Trap()], dtype=object), allow_pickle=True)
-    assert f"{path}: not a whole .npy file (Object arrays cannot be loaded" in complaint(folder)
+    assert f"{path}: not a complete .npy file (Object arrays cannot be loaded" in complaint(folder)
     path.write_bytes(pickle.dumps(Trap()))
-    assert f"{path}: not a whole .npy file" in complaint(folder)
+    assert f"{path}: not a complete .npy file" in complaint(folder)
 
 
 def test_an_archive_of_arrays_is_refused(folder):
@@ -258,7 +258,7 @@ def test_an_archive_of_arrays_is_refused(folder):
     path = folder / "train_labels.npy"
     with path.open("wb") as file:
         np.savez(file, labels=np.zeros(500, np.uint8))
-    assert f"{path}: not a whole .npy file" in complaint(folder)
+    assert f"{path}: not a complete .npy file" in complaint(folder)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_a_killed_process_frees_its_gpu(tmp_path, environment):
     assert sorted(held) == ["0", "GPU-1"]
     waiting = worker(tmp_path, environment, 0)
     assert "waiting" in waiting.stderr.readline()
-    time.sleep(2 * gpu_lock.SECONDS_BETWEEN_LOOKS)
+    time.sleep(2 * gpu_lock.POLL_SECONDS)
     assert waiting.poll() is None
     holders[1].send_signal(signal.SIGKILL)
     output, _ = waiting.communicate(timeout=30)
