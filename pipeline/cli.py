@@ -158,12 +158,12 @@ def doctor() -> None:
     with here() as repository:
         findings = diagnosis.examine(repository, settings)
         for finding in findings:
-            mark = "needs a hand" if finding.mend else "ok"
-            colour = "bold red" if finding.mend else "green"
+            mark = "problem" if finding.fix else "ok"
+            colour = "bold red" if finding.fix else "green"
             console.print(f"[{colour}]{mark:>12}[/]  {escape(finding.what)}", highlight=False, soft_wrap=True)
-            if finding.mend:
-                console.print(f"{'':>14}{escape(finding.mend)}", style="bold", highlight=False, soft_wrap=True)
-    if any(finding.mend for finding in findings):
+            if finding.fix:
+                console.print(f"{'':>14}{escape(finding.fix)}", style="bold", highlight=False, soft_wrap=True)
+    if any(finding.fix for finding in findings):
         raise typer.Exit(1)
 
 

@@ -1,8 +1,8 @@
-"""One verb a file; `dvc.yaml` starts each as `python3 -m stages.VERB` from the repository's root.
+"""The stages, one verb per file; `dvc.yaml` runs each as `python3 -m stages.VERB` from the repository's root.
 
-Importing this package makes sure of two things that a bare `python3` does not: that the interpreter is the
-project's, also when DVC was started as `.venv/bin/dvc` without activating the environment, and that the code is
-that of the workspace DVC started the stage in. It needs nothing but the standard library of any Python 3.
+Importing this package ensures that the interpreter is the project's, also if DVC was started as `.venv/bin/dvc`
+without activating the environment, and that the code is that of the workspace in which DVC started the stage. It
+needs only the standard library of any Python 3.
 """
 
 import importlib.util
@@ -37,6 +37,6 @@ def _check_workspace() -> None:
         )
 
 
-if sys.argv[0] == "-m":  # being started by `python3 -m stages.VERB`, not imported by a test
+if sys.argv[0] == "-m":  # started by `python3 -m stages.VERB`, not imported by a test
     _use_project_environment()
     _check_workspace()

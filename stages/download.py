@@ -1,4 +1,4 @@
-"""Bring the dataset's archive here: CIFAR-10 from its mirrors, another archive, or the generated shapes10."""
+"""Fetch the dataset's archive (CIFAR-10 or a file or URL), or generate shapes10."""
 
 from pipeline import files, stage
 from pipeline.archives import cifar10, shapes10
@@ -9,15 +9,15 @@ def main(params: stage.PathOption, out: stage.PathOption, runtime: stage.PathOpt
     data = load(params).data
     with stage.clock("download", runtime):
         if data.dataset == "shapes10":
-            made = data.shapes10
-            total = made.train_images + made.test_images
+            settings = data.shapes10
+            total = settings.train_images + settings.test_images
             with stage.bar("generating shapes10", total) as advance, files.atomic(out) as temporary:
                 shapes10.write_archive(
                     temporary,
-                    train_images=made.train_images,
-                    test_images=made.test_images,
-                    noise=made.noise,
-                    seed=made.seed,
+                    train_images=settings.train_images,
+                    test_images=settings.test_images,
+                    noise=settings.noise,
+                    seed=settings.seed,
                     progress=advance,
                 )
         elif data.archive is None or data.sha256 is None:

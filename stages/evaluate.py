@@ -1,4 +1,4 @@
-"""Judge the trained network on the test set, which nothing before this stage has looked at."""
+"""Evaluate the trained network on the test set: metrics, predictions and figures."""
 
 from pipeline import files, stage
 from pipeline.config.loading import load
@@ -17,7 +17,7 @@ def main(
     runtime: stage.PathOption,
 ) -> None:
     settings = load(params)
-    import pandas as pd  # with torch it takes seconds to import, a mistake in params.yaml is to be reported at once
+    import pandas as pd  # slow imports after load, so that mistakes in params.yaml are reported immediately
 
     from pipeline.evaluation import figures, inference, probe_figures
     from pipeline.evaluation import metrics as evaluation

@@ -1,4 +1,4 @@
-"""Write the network as an ONNX graph that takes plain images, once it is shown to be the same network."""
+"""Export the network to ONNX with preprocessing included, after checking it against PyTorch, and a model card."""
 
 import csv
 
@@ -21,7 +21,7 @@ def main(
     runtime: stage.PathOption,
 ) -> None:
     options = load(params).export
-    from pipeline.export import graph as exporting  # torch takes seconds to import, a mistake is told at once
+    from pipeline.export import graph as exporting  # slow import after load
     from pipeline.export import model_card
     from pipeline.models.common.saved import load_model
 
@@ -47,9 +47,9 @@ def main(
         measured["export/batch_size"] = len(batch)
         measured["export/batch_latency_ms"] = round(exporting.latency(graph, batch), 3)
     print(
-        f"{out}: {len(graph):,} bytes, {measured['export/latency_ms']:.2f} ms an image, "
+        f"{out}: {len(graph):,} bytes, {measured['export/latency_ms']:.2f} ms per image, "
         f"{measured['export/batch_latency_ms']:.1f} ms for {len(batch)}; "
-        f"differs from PyTorch by {parity['export/parity_difference']:.1e} at most"
+        f"largest difference to PyTorch {parity['export/parity_difference']:.1e}"
     )
 
 

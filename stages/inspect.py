@@ -1,4 +1,4 @@
-"""See what the trained network can stand, what its layers do and what it has learned: beyond the test score."""
+"""Measure robustness, layer activity and learned features of the trained network."""
 
 from pipeline import files, stage
 from pipeline.config.loading import load
@@ -14,7 +14,7 @@ def main(
     runtime: stage.PathOption,
 ) -> None:
     settings = load(params)
-    # torch takes seconds to import, and a mistake in params.yaml is to be reported at once
+    # slow imports after load, so that mistakes in params.yaml are reported immediately
     from pipeline.evaluation import inference
     from pipeline.hardware import device, gpu_lock
     from pipeline.inspection import parts

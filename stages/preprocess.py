@@ -1,4 +1,4 @@
-"""Read the archive, carve the validation split from the training set, take exact statistics, preview augmentation."""
+"""Read the archive, split off validation images, compute channel statistics, draw a preview of the augmentation."""
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def main(
     runtime: stage.PathOption,
 ) -> None:
     settings = load(params)
-    import torch  # torch takes seconds to import, a mistake in params.yaml is to be reported at once
+    import torch  # slow import after load, so that mistakes in params.yaml are reported immediately
 
     from pipeline.data import loader
     from pipeline.data.preview import augmentations
@@ -51,7 +51,7 @@ def main(
         files.write_json(metrics, dataset.describe(metadata, splits))
 
         first = [int(np.argmax(splits["train"].labels == label)) for label in range(len(raw.classes))]
-        feed = loader.TrainLoader(
+        train_loader = loader.TrainLoader(
             splits["train"],
             settings.augment,
             batch_size=len(train),
@@ -59,8 +59,8 @@ def main(
             device=torch.device("cpu"),
             mean=mean,
         )
-        fed = [feed.preview(epoch, torch.tensor(first)).numpy() for epoch in range(PREVIEW_EPOCHS)]
-        augmentations(preview, splits["train"].images[first], np.stack(fed, axis=1), raw.classes, seed=PREVIEW_SEED)
+        epochs = [train_loader.preview(epoch, torch.tensor(first)).numpy() for epoch in range(PREVIEW_EPOCHS)]
+        augmentations(preview, splits["train"].images[first], np.stack(epochs, axis=1), raw.classes, seed=PREVIEW_SEED)
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     print(f"{name}: {sizes} images; mean {np.round(mean, 2)}, std {np.round(std, 2)}")
 

@@ -1,6 +1,6 @@
-"""Make this experiment's MLflow run whole: the one that train opened, or a new one made from files.
+"""Complete the MLflow run that train opened for this experiment, or create one from files.
 
-The stage has no outputs, so DVC never restores it from the run cache: a restored training is tracked, too.
+The stage has no outputs, so DVC never restores it from the run cache: restored trainings are tracked, too.
 """
 
 import sys
@@ -16,20 +16,20 @@ from pipeline.tracking import runs, store
 def main(params: stage.PathOption) -> None:
     settings = load(params).tracking
     if not settings.enabled:
-        print("tracking.enabled is false: nothing goes to MLflow")
+        print("tracking.enabled is false: nothing is logged to MLflow")
         return
     print(f"publishing to {store.uri(stage.root())}", flush=True)
-    record = results.read(results.reader(Path.cwd()))  # DVC has just written dvc.lock for the stages before
+    record = results.read(results.reader(Path.cwd()))  # DVC has written dvc.lock for the previous stages
     owner = runs.Owner.of_this_process()
     try:
         run = runs.publish(stage.root(), settings.model_dump(), record, owner, Path.cwd())
     except TrackingError as error:
-        # The results are in git and DVC; to fail here would make DVC drop the experiment that holds them.
+        # The results are in git and DVC; if this stage failed, DVC would discard the experiment.
         print(f"warning: {error}", file=sys.stderr)
         return
     print(
-        f"MLflow run {run.name} ({run.run_id}) {'was there already' if run.existed else 'is complete'}: "
-        f"{settings.model} version {run.model_version}; look at it with: make ui"
+        f"MLflow run {run.name} ({run.run_id}) {'already exists' if run.existed else 'is complete'}: "
+        f"{settings.model} version {run.model_version}; browse it with: make ui"
     )
 
 

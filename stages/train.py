@@ -1,4 +1,4 @@
-"""Train the network that params.yaml describes; go on where a killed training of the same kind stopped."""
+"""Train the network that params.yaml describes; resume an interrupted training with the same fingerprint."""
 
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -25,9 +25,9 @@ def main(
 ) -> None:
     settings = load(params)
     tracking = settings.tracking
-    # started here, so that MLflow is imported beside what this process imports next
+    # started here, so that its process imports MLflow while this one imports torch
     run = live.LiveRun(stage.root(), tracking.experiment) if tracking.enabled else None
-    # torch takes seconds to import, and a mistake in params.yaml is to be reported at once
+    # slow imports after load, so that mistakes in params.yaml are reported immediately
     from pipeline.hardware import device, gpu_lock
     from pipeline.models.common import numerics
     from pipeline.models.common.saved import save_model
@@ -47,8 +47,8 @@ def main(
 
         state = checkpoint.TrainingState(stage.root() / checkpoints / identity)
         display = stack.enter_context(TrainingDisplay(settings.train.epochs))
-        told = stack.enter_context(epoch_reports.reporting(state.path.parent, settings.train.epochs))
-        listeners = [display.epoch, told]
+        report = stack.enter_context(epoch_reports.reporting(state.path.parent, settings.train.epochs))
+        listeners = [display.epoch, report]
         if run:
             listeners.append(stack.enter_context(run.opened(identity, settings.model.arch)))
         result = loop.train(settings, splits, state, on_step=display.step, listeners=listeners)

@@ -29,10 +29,10 @@ def forge(tmp_path) -> Forge:
 
 
 def wrong(forge: Forge, **changes) -> dict[str, str]:
-    """Return what needs a hand -> the command that mends it."""
+    """Return problem -> the command that fixes it."""
     settings = load(forge.folder / "params.yaml").tracking.model_copy(update=changes)
     with Repository(forge.folder) as repository:
-        return {finding.what: finding.mend for finding in doctor.examine(repository, settings) if finding.mend}
+        return {finding.what: finding.fix for finding in doctor.examine(repository, settings) if finding.fix}
 
 
 def test_experiments_without_a_run_are_found_and_sync_mends_them(forge):
@@ -49,7 +49,7 @@ def test_experiments_without_a_run_are_found_and_sync_mends_them(forge):
     assert wrong(forge) == {}
     ref = forge.git("for-each-ref", "--format=%(refname)", "refs/exps/")
     forge.git("update-ref", "-d", ref)
-    assert wrong(forge) == {"the run one belongs to an experiment that is gone": "python -m pipeline sync"}
+    assert wrong(forge) == {"the experiment of the run one has been removed": "python -m pipeline sync"}
 
 
 def test_a_store_that_is_away_is_a_finding(forge, monkeypatch):
@@ -70,7 +70,7 @@ def test_the_state_of_a_training_long_left_is_found(forge):
     two_days_ago = time.time() - 2 * 86400
     os.utime(state, (two_days_ago, two_days_ago))
     ((what, mend),) = wrong(forge, enabled=False).items()
-    assert "a training that has not ended, 2 days old" in what
+    assert "an unfinished training, 2 days old" in what
     assert mend.startswith("rm -r .checkpoints/abc ")
 
 
@@ -86,7 +86,7 @@ def test_a_task_whose_worker_is_gone_is_found_and_the_command_given_mends_it(tmp
             subprocess.run(command, cwd=forge.folder, env=environment, stdout=log, stderr=log, check=True)
 
     dvc("exp", "run", "--queue", "-n", "stuck", "-S", "train.seed=5")
-    assert list(wrong(forge, enabled=False)) == ["queue: 1 tasks wait and no worker is there"]
+    assert list(wrong(forge, enabled=False)) == ["queue: 1 tasks wait, but there is no worker"]
     dvc("queue", "start")
     worker = _process(forge.folder / ".dvc/tmp/exps/celery/dvc-exp-worker-1.pid")
     while not any("sleep" in child.name() for child in worker.children(recursive=True)):
@@ -98,7 +98,7 @@ def test_a_task_whose_worker_is_gone_is_found_and_the_command_given_mends_it(tmp
     # DVC takes a killed process for a running one until its new parent has reaped it.
     assert psutil.wait_procs(processes, timeout=120)[1] == []
     ((what, mend),) = wrong(forge, enabled=False).items()
-    assert what == "queue: stuck is said to be running, but no worker is there"
+    assert what == "queue: stuck has the status running, but there is no worker"
     assert mend.startswith("dvc queue kill stuck;")
     dvc("queue", "kill", "stuck")
     left = wrong(forge, enabled=False)
