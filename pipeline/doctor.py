@@ -82,9 +82,7 @@ def _store(repository: Repository, settings: TrackingParams) -> Iterator[Finding
 
 def _queue(repository: Repository) -> Iterator[Finding]:
     """Check the queue; a task without a worker stays "Running" in DVC (its issues 10562, 10673) and never finishes."""
-    logging.getLogger("kombu").setLevel(
-        logging.ERROR
-    )  # silences a warning about DVC's queue, a folder
+    logging.getLogger("kombu").setLevel(logging.ERROR)  # silences a warning about DVC's queue, a folder
     queue = repository.dvc.experiments.celery_queue
     tasks = queue.status()
     running = [task for task in tasks if task["status"] == "Running"]
@@ -101,9 +99,7 @@ def _queue(repository: Repository) -> Iterator[Finding]:
     for task in tasks:
         if task["status"] == "Failed":
             name = task["name"] or task["rev"][:7]
-            yield Finding(
-                f"queue: {name} failed", f"dvc queue logs {name} shows why; then dvc queue remove {name}"
-            )
+            yield Finding(f"queue: {name} failed", f"dvc queue logs {name} shows why; then dvc queue remove {name}")
     if counts["Queued"] and not workers:
         yield Finding(f"queue: {counts['Queued']} tasks wait, but there is no worker", "dvc queue start -j 2")
     yield Finding(f"queue: {counts['Running']} running, {counts['Queued']} waiting, {counts['Failed']} failed")

@@ -1,4 +1,4 @@
-"""An exported network put to use: what is in these image files? Needs ONNX Runtime and Pillow, not PyTorch."""
+"""Classify image files with an exported network; needs ONNX Runtime and Pillow, not PyTorch."""
 
 import os
 import tempfile
@@ -17,57 +17,57 @@ from pipeline.serving import image_files
 from pipeline.serving.image_files import Filter, Picture, Pixels, Unreadable
 
 REGISTRY = "models:/"
-"""Begins the name of a model in MLflow's registry."""
+"""Prefix of the URI of a model in MLflow's registry."""
 
 TASK_IMAGES = 8
-"""Small images are read faster than threads take turns, so one task of a thread is several."""
+"""Images per task of a reader thread: reading one small image takes less time than scheduling a task."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an image shows: the most probable classes, best first, each with its probability of 0..1."""
+    """The most probable classes of an image, best first, each with its probability in 0..1."""
 
     image: str
     best: tuple[tuple[str, float], ...]
 
 
 class Classifier:
-    """An exported network in ONNX Runtime, on the processor.
+    """An exported network in ONNX Runtime on the CPU.
 
     Args:
-        path: an ONNX file as the export stage writes it; it is not needed any more afterwards.
-        name: what messages call it.
+        path: an ONNX file of the export stage; it can be deleted afterwards.
+        name: of the model in error messages.
 
     Attributes:
         side: height and width of the images it takes, in pixels.
         channels: 1 for grey or 3 for RGB.
-        classes: their names in the order of the probabilities.
+        classes: class names in the order of the probabilities.
 
     Raises:
-        PredictionError: not an ONNX file, or one that takes or returns something else.
+        PredictionError: the file is no ONNX file, or has other inputs or outputs.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised, and need not be printed as well
+        options.log_severity_level = 4  # errors are raised, not printed, too
         options.intra_op_num_threads = processors()
-        # A thread that waits in a loop takes its processor away from those that read images.
+        # Spinning threads would take processor time from the threads that read images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions have no other base
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise PredictionError(f"{name}: not an ONNX file that ONNX Runtime can run: {_line(error)}") from None
         self.name = name
         self.side, self.channels, self.classes = _interface(self._session, name)
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, images: Pixels) -> npt.NDArray[np.float32]:
-        """Return probabilities (N, classes) of images (N, side, side, channels).
+        """Return probabilities (N, classes) of images (N, side, side, channels) uint8.
 
         Raises:
-            PredictionError: what the graph returns are no probabilities.
+            PredictionError: ONNX Runtime fails, or the outputs are not probabilities.
         """
         try:
             (probabilities,) = self._session.run(None, {self._input: images})
@@ -83,14 +83,14 @@ class Classifier:
 
 
 def load(model: str, root: Path) -> Classifier:
-    """Return the classifier in an ONNX file or in MLflow's registry.
+    """Return the classifier from an ONNX file or from MLflow's registry.
 
     Args:
         model: a path, "models:/NAME@ALIAS" or "models:/NAME/VERSION".
-        root: the repository beside whose files the default MLflow store lives.
+        root: the repository with the default MLflow store.
 
     Raises:
-        PredictionError: there is no such file, or it holds no such network.
+        PredictionError: there is no such file, or it is not a classifier.
         TrackingError: the registry has no such model, or cannot be reached.
     """
     if model.startswith(REGISTRY):
@@ -100,8 +100,8 @@ def load(model: str, root: Path) -> Classifier:
             return Classifier(registry.model_file(root, model, Path(folder)), model)
     if not Path(model).is_file():
         raise PredictionError(
-            f"{model}: no such file; dvc repro makes export/model.onnx, "
-            f"and --model names another ONNX file or {REGISTRY}NAME@ALIAS"
+            f"{model}: no such file; dvc repro creates export/model.onnx, "
+            f"--model takes another ONNX file or {REGISTRY}NAME@ALIAS"
         )
     return Classifier(Path(model), model)
 
@@ -115,16 +115,16 @@ def predict(
     stretch: bool = False,
     batch_size: int = 64,
 ) -> Iterator[list[Prediction | Unreadable]]:
-    """Classify image files batch by batch; while one batch is classified the next is read, and no more than that.
+    """Classify image files batch by batch; threads read the next batch while one is classified.
 
     Args:
-        items: names of files as `image_files.find` yields them; what it could not read is passed on.
-        top: how many classes to name for each image, at most as many as there are.
-        resample, stretch: how images get their size, see `image_files.read`.
-        batch_size: images a batch.
+        items: names of files as `image_files.find` yields them; unreadable ones are passed on.
+        top: number of classes to return for each image, at most the number of classes.
+        resample, stretch: see `image_files.read`.
+        batch_size: images per batch.
 
     Yields:
-        For each item of a batch, in order, a prediction or why there is none.
+        For each item of a batch, in order, a prediction or the reason why there is none.
     """
 
     def read(task: Sequence[str | Unreadable]) -> list[Picture | Unreadable]:
@@ -143,16 +143,16 @@ def predict(
     waiting = iter(items)
     pool = ThreadPoolExecutor(processors())
     try:
-        ahead = submit()
-        while ahead:
-            current, ahead = ahead, submit()
+        upcoming = submit()
+        while upcoming:
+            current, upcoming = upcoming, submit()
             yield _classify(classifier, [picture for task in current for picture in task.result()], top)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def processors() -> int:
-    """Return how many processors this process may use, which can be fewer than the machine has."""
+    """Return the number of processors that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -165,12 +165,12 @@ def _classify(
 
 
 def _best(classifier: Classifier, name: str, probabilities: npt.NDArray[np.float32], top: int) -> Prediction:
-    labels = np.argsort(-probabilities, kind="stable")[:top]  # of equal ones the first, as argmax has it
+    labels = np.argsort(-probabilities, kind="stable")[:top]  # of equal ones the first, like argmax
     return Prediction(name, tuple((classifier.classes[label], float(probabilities[label])) for label in labels))
 
 
 def _interface(session: Any, name: str) -> tuple[int, int, tuple[str, ...]]:
-    """Return side, channels and classes of a graph, if it takes images and returns probabilities."""
+    """Return side, channels and classes of a graph; raise PredictionError if it is no image classifier."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     metadata = session.get_modelmeta().custom_metadata_map
     classes = tuple(metadata["classes"].split(",")) if "classes" in metadata else ()
@@ -181,7 +181,7 @@ def _interface(session: Any, name: str) -> tuple[int, int, tuple[str, ...]]:
                     return height, channels, classes
     found = ", ".join(f"{node.name} {node.type} {node.shape}" for node in (*inputs, *outputs))
     raise PredictionError(
-        f"{name}: not a graph that the export stage writes: expected images tensor(uint8) [any, side, side, 1 or 3], "
+        f"{name}: not a graph of the export stage: expected images tensor(uint8) [any, side, side, 1 or 3], "
         f"probabilities tensor(float) [any, classes] and as many names in the metadata 'classes'; found {found} and "
         f"{len(classes)} names"
     )

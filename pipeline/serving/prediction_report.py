@@ -1,4 +1,4 @@
-"""Predictions printed as they come: a table for people, JSON lines or CSV for programs."""
+"""Print predictions batch by batch as a table, JSON lines or CSV."""
 
 import csv
 import io
@@ -38,19 +38,19 @@ def run(
     stretch: bool,
     batch_size: int,
 ) -> int:
-    """Print what images show on stdout, batch by batch, and on stderr a line for each that could not be read.
+    """Print predictions to stdout, batch by batch, and one line to stderr for each image that cannot be read.
 
     Args:
         arguments: image files, folders, "-" for an image on standard input.
         model, root: see `prediction.load`.
         form: "table"; "json", one object a line: {"image": ..., "predictions": [{"class": ..., "probability": ...}]},
-            so that no size of folder needs memory and a run that is cut short leaves whole objects; or "csv" with the
-            columns image, rank, class, probability, the same for any `top`.
-        top: how many classes to print for each image; None: three, or all where there are fewer.
+            so that memory is bounded and an interrupted run leaves complete objects; or "csv" with the columns image,
+            rank, class, probability for any `top`.
+        top: number of classes to print for each image; None means three, or all if there are fewer.
         resample, stretch, batch_size: see `prediction.predict`.
 
     Returns:
-        How many images or folders gave nothing.
+        The number of images or folders that could not be read.
 
     Raises:
         PredictionError, TrackingError: see `prediction.load`; or the network has fewer than `top` classes.
@@ -60,19 +60,19 @@ def run(
         classifier = prediction.load(model, root)
     classes = len(classifier.classes)
     if top is not None and top > classes:
-        raise PredictionError(f"--top: expected 1..{classes}, as {model} knows {classes} classes; found {top}")
+        raise PredictionError(f"--top: found {top}, expected 1..{classes}, as {model} has {classes} classes")
     top = top or min(DEFAULT_TOP, classes)
     with console.status("looking for images"):
         items = list(image_files.find(arguments))
     write = _writer(form, items, classifier.classes, top)
     unreadable = 0
     with warnings.catch_warnings(), _bar(console) as bar:
-        warnings.simplefilter("ignore")  # Pillow's, about what a file holds besides its pixels
+        warnings.simplefilter("ignore")  # Pillow's warnings about metadata
         task = bar.add_task("", total=len(items))
         for batch in prediction.predict(
             classifier, items, top=top, resample=resample, stretch=stretch, batch_size=batch_size
         ):
-            bar.stop()  # it may be in the terminal that results go to
+            bar.stop()  # stdout may be the same terminal
             write([item for item in batch if isinstance(item, Prediction)])
             sys.stdout.flush()
             for item in batch:
@@ -86,7 +86,7 @@ def run(
 
 def _bar(console: Console) -> Progress:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
-    # Redirected, results would go where the bar is, to stderr.
+    # With redirection, results would go to stderr like the bar.
     return Progress(
         *columns,
         console=console,
@@ -106,9 +106,9 @@ def _writer(form: Form, items: Sequence[str | Unreadable], classes: Sequence[str
 
 
 def _write_json(predictions: Sequence[Prediction]) -> None:
-    for done in predictions:
-        best = [{"class": label, "probability": probability} for label, probability in done.best]
-        print(json.dumps({"image": done.image, "predictions": best}))  # escaped, so that any name of a file survives
+    for item in predictions:
+        best = [{"class": label, "probability": probability} for label, probability in item.best]
+        print(json.dumps({"image": item.image, "predictions": best}))  # escaped, so that any name of a file survives
 
 
 def _csv_writer() -> Write:
@@ -118,9 +118,9 @@ def _csv_writer() -> Write:
     rows.writerow(("image", "rank", "class", "probability"))
 
     def write(predictions: Sequence[Prediction]) -> None:
-        for done in predictions:
-            for rank, (label, probability) in enumerate(done.best, start=1):
-                rows.writerow((done.image, rank, label, probability))
+        for item in predictions:
+            for rank, (label, probability) in enumerate(item.best, start=1):
+                rows.writerow((item.image, rank, label, probability))
 
     return write
 
@@ -151,9 +151,9 @@ def _table_writer(names: Sequence[str], classes: Sequence[str], top: int) -> Wri
         table.add_column("probability", width=probability, justify="right")
         if top > 1:
             table.add_column("others", width=others)
-        for done in predictions:
-            (best, value), *rest = done.best
-            cells = [_shown(done.image), best, f"{value:.2%}", ", ".join(f"{name} {p:.2%}" for name, p in rest)]
+        for item in predictions:
+            (best, value), *rest = item.best
+            cells = [_shown(item.image), best, f"{value:.2%}", ", ".join(f"{name} {p:.2%}" for name, p in rest)]
             table.add_row(*map(Text, cells[: len(table.columns)]))  # as Text, nothing in it is markup
         console.print(table)
         header = False

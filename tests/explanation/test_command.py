@@ -184,7 +184,7 @@ def test_what_layers_answer_is_said_in_numbers(model, explain, few):
         (("--index", "200"), 1, "error: --index: expected 0..199, as data/processed has 200 test images; found 200"),
         (("--index", "-1"), 1, "error: --index: expected 0..199"),
         (("--image", "none.png"), 1, "error: none.png: No such file or directory; --image expects an image file"),
-        (("--image", "text.png"), 1, "error: text.png: not an image of a kind that can be read"),
+        (("--image", "text.png"), 1, "error: text.png: not an image in a supported format"),
         (("--model", "nowhere"), 1, "error: nowhere/model.json: no such file; run dvc repro train"),
         (("--data", "nowhere"), 1, "error: nowhere/metadata.json: no such file; run dvc repro preprocess"),
         (("--index", "0", "--image", "text.png"), 2, "--index and --image exclude one another"),

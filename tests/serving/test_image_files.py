@@ -228,8 +228,8 @@ def test_what_is_no_image_is_refused_with_the_reason(tmp_path):
     """Text, nothing at all, nothing there, a folder."""
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.jpg").touch()
-    assert refusal(tmp_path / "text.png").startswith("not an image of a kind that can be read (AVIF, BMP,")
-    assert refusal(tmp_path / "empty.jpg").startswith("not an image of a kind that can be read")
+    assert refusal(tmp_path / "text.png").startswith("not an image in a supported format (AVIF, BMP,")
+    assert refusal(tmp_path / "empty.jpg").startswith("not an image in a supported format")
     assert refusal(tmp_path / "missing.png") == "No such file or directory"
     assert refusal(tmp_path) == "Is a directory"
 
@@ -258,7 +258,7 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
 def test_grey_levels_without_a_known_white_are_refused(dtype, tmp_path):
     """Whether 1 or 255 is white is for the user to say."""
     path = saved(Image.fromarray(np.ones((32, 32), dtype)), tmp_path / "a.tiff")
-    assert "none is known to be white" in refusal(path)
+    assert "have no defined white level" in refusal(path)
 
 
 @pytest.fixture

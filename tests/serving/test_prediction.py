@@ -209,7 +209,7 @@ def test_what_is_no_onnx_file_is_refused(tmp_path):
 def test_a_missing_file_is_one_line_that_says_how_to_make_it(tmp_path):
     """Or how to name another."""
     with pytest.raises(
-        PredictionError, match=r"nowhere.onnx: no such file; dvc repro makes export/model.onnx.*--model"
+        PredictionError, match=r"nowhere.onnx: no such file; dvc repro creates export/model.onnx.*--model"
     ):
         prediction.load("nowhere.onnx", tmp_path)
 

@@ -159,9 +159,13 @@ def test_standard_input_is_an_image(run, folder):
     ("arguments", "code", "message"),
     [
         (("photos", "--model=other.onnx"), 1, "error: other.onnx: no such file; dvc repro makes"),
-        (("photos",), 1, "error: export/model.onnx: no such file; dvc repro makes export/model.onnx"),
+        (("photos",), 1, "error: export/model.onnx: no such file; dvc repro creates export/model.onnx"),
         (("photos", "--model=models:/cifar10-cnn/1"), 1, "error: models:/cifar10-cnn/1: there is no MLflow store"),
-        (("photos", "--model=means.onnx", "--top=4"), 1, "error: --top: expected 1..3, as means.onnx knows 3 classes"),
+        (
+            ("photos", "--model=means.onnx", "--top=4"),
+            1,
+            "error: --top: found 4, expected 1..3, as means.onnx has",
+        ),
         (("photos", "--json", "--csv"), 2, "--json and --csv exclude one another"),
         (("photos", "--filter=sharp"), 2, "'sharp' is not one of 'lanczos', 'bicubic', 'bilinear', 'box', 'nearest'"),
         (("photos", "--top=0"), 2, "Invalid value for '--top'"),
@@ -181,7 +185,7 @@ def test_more_classes_than_there_are_is_refused_and_fewer_is_no_default(folder, 
     graph(folder / "grey.onnx", shape=("batch", SIDE, SIDE, 1), classes="thing")
     assert prediction_report.run(["photos"], "grey.onnx", folder, **(DEFAULTS | {"form": "csv"})) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
-    with pytest.raises(PredictionError, match=r"--top: expected 1..1"):
+    with pytest.raises(PredictionError, match=r"--top: found 2, expected 1..1"):
         prediction_report.run(["photos"], "grey.onnx", folder, **(DEFAULTS | {"top": 2}))
 
 
