@@ -1,4 +1,4 @@
-"""Which of several results is better, by how much, and whether that is luck: what `compare` shows, as data."""
+"""Rank results and test whether their differences from a baseline are significant."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from pipeline.experiments.statistics import Difference
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one network said of all test images.
+    """The predictions of one network for all test images.
 
     Attributes:
         labels, predicted: (N,) class indices, true and predicted.
@@ -31,7 +31,7 @@ class Predictions:
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
-        """(N,) whether each image was classified right."""
+        """(N,) whether each image was classified correctly."""
         return np.equal(self.labels, self.predicted)
 
     @property
@@ -41,25 +41,25 @@ class Predictions:
         return np.bincount(self.labels * size + self.predicted, minlength=size * size).reshape(size, size)
 
     def same_images(self, other: "Predictions") -> bool:
-        """Say whether another network was shown the same images, as far as labels and their order tell."""
+        """Return whether another network has predictions for the same classes and labels in the same order."""
         return self.classes == other.classes and np.array_equal(self.labels, other.labels)
 
     def alone_right(self, other: "Predictions") -> npt.NDArray[np.bool_]:
-        """Return (N,) whether this network classified each image right, and the other did not."""
+        """Return (N,) whether this network alone classified each image correctly."""
         return self.correct & ~other.correct
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A row against the baseline, on the test images they share.
+    """The comparison of a row with the baseline on the same test images.
 
     Attributes:
         row: the candidate.
-        pair: the two trainings whose predictions are compared, baseline first: of the same seed where there is one.
-        predictions: what the two said.
-        over_seeds: whether both have several seeds; then the means are compared, else the images of the pair.
+        pair: the two trainings whose predictions are compared, baseline first, with the same seed if possible.
+        predictions: of the two trainings.
+        over_seeds: whether both have several seeds; then the means are compared, else the predictions of the pair.
         difference: in accuracy.
-        adjusted: its p-value after Holm's correction for all contests of the comparison.
+        adjusted: the p-value after Holm's correction for all contests of the comparison.
     """
 
     row: Row
@@ -71,19 +71,19 @@ class Contest:
 
     @property
     def won(self) -> int:
-        """How many images the candidate of the pair alone gets right."""
+        """Number of images that only the candidate of the pair classifies correctly."""
         base, candidate = self.predictions
         return int(candidate.alone_right(base).sum())
 
     @property
     def lost(self) -> int:
-        """How many images the baseline alone gets right."""
+        """Number of images that only the baseline classifies correctly."""
         base, candidate = self.predictions
         return int(base.alone_right(candidate).sum())
 
     @property
     def recall(self) -> dict[str, float]:
-        """Class -> change in the share of its images that are found."""
+        """Class -> change in recall."""
         base, candidate = self.predictions
         images = np.maximum(base.confusion.sum(1), 1)
         change = (np.diag(candidate.confusion) - np.diag(base.confusion)) / images
@@ -91,7 +91,7 @@ class Contest:
 
     @property
     def basis(self) -> str:
-        """What the test looks at: all seeds of both sides, or one training of each."""
+        """The data of the test: all seeds of both sides, or one training of each."""
         base, candidate = (member.seed for member in self.pair)
         if self.over_seeds:
             return "over seeds"
@@ -99,7 +99,7 @@ class Contest:
 
     @property
     def verdict(self) -> str:
-        """What the numbers allow to say."""
+        """Result of the test: better, worse, or no significant difference."""
         if self.adjusted >= statistics.SIGNIFICANT:
             return "no difference shown"
         return "better" if self.difference.value > 0 else "worse"
@@ -107,15 +107,15 @@ class Contest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and every other against the baseline.
+    """All rows, and the comparison of each with the baseline.
 
     Attributes:
         rows: best first.
         sort: the metric they are sorted by.
-        differing: parameters in which rows differ that both have.
-        baseline: the row that others are compared against; None if it has no results.
-        contests: one for each other row that has been tested on the same images.
-        notes: what a reader should know besides.
+        differing: parameters that differ between rows.
+        baseline: the row with which others are compared; None if it has no results.
+        contests: one for each other row with the same test images.
+        notes: further remarks, one line each.
     """
 
     rows: tuple[Row, ...]
@@ -127,32 +127,32 @@ class Comparison:
 
 
 def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: Revision, sort: str) -> Comparison:
-    """Compare the results of revisions with one another and with a baseline.
+    """Rank the results of revisions and compare them with a baseline.
 
     Args:
-        revisions: those without results are named in the notes.
-        baseline: compared even if it is not among the revisions.
-        sort: the metric that decides which is best.
+        revisions: the notes list those without results.
+        baseline: included even if it is not among the revisions.
+        sort: the metric to rank by.
 
     Raises:
         ResultsError: none of the revisions has results.
-        PipelineError: no result has the metric to sort by.
+        PipelineError: no result has the metric.
     """
     members, notes = _members(repository, _unique([*revisions, baseline]))
     if not members:
         raise ResultsError("\n".join(notes) or "no results to compare")
     rows = rank(group(members), sort)
-    home = next((row for row in rows if any(_carries(member, baseline) for member in row.members)), None)
-    if home is None:
+    reference = next((row for row in rows if any(_carries(member, baseline) for member in row.members)), None)
+    if reference is None:
         notes = [note for note in notes if not note.startswith(f"{baseline.name}:")]
-        notes.append(f"{baseline.name} carries no results to compare with; name others with --baseline")
+        notes.append(f"{baseline.name} has no results to compare with; choose another revision with --baseline")
     contests: list[Contest] = []
     known: dict[str, Predictions] = {}
-    for row in rows if home else ():
-        assert home is not None
-        if row is not home:
+    for row in rows if reference else ():
+        assert reference is not None
+        if row is not reference:
             try:
-                contests.append(_contest(repository, home, row, known))
+                contests.append(_contest(repository, reference, row, known))
             except ResultsError as error:
                 notes.append(str(error))
     adjusted = statistics.holm([contest.difference.p_value for contest in contests])
@@ -163,19 +163,19 @@ def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: 
         if member.aliases
     ]
     if any(len(row.members) == 1 for row in rows):
-        notes.append("n = 1: one seed says nothing of how much another seed would change; train.seed=0,1,2 tells")
+        notes.append("n = 1: no estimate of the variation between seeds; add seeds with train.seed=0,1,2")
     return Comparison(
         tuple(rows),
         sort,
         differing(rows),
-        home,
+        reference,
         tuple(replace(contest, adjusted=p) for contest, p in zip(contests, adjusted, strict=True)),
         tuple(notes),
     )
 
 
 def predictions(repository: Repository, member: Member) -> Predictions:
-    """Return what a network said of the test images.
+    """Return the predictions of a result for the test images.
 
     Raises:
         ResultsError: neither DVC's cache nor a remote has its predictions.
@@ -195,7 +195,7 @@ def parse_predictions(content: bytes) -> Predictions:
 
 
 def _members(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Member], list[str]]:
-    """Return one member for each result, whoever carries it, and why some revisions have none."""
+    """Return one member for each distinct result, and the reasons why revisions have none."""
     found: dict[str, Member] = {}
     notes = []
     for revision in revisions:
@@ -215,24 +215,24 @@ def _carries(member: Member, revision: Revision) -> bool:
 
 
 def _unique(revisions: Iterable[Revision]) -> list[Revision]:
-    """Return each revision once, experiments before the commits that took them over."""
+    """Return each revision once, experiments before commits."""
     unique = {(revision.sha, revision.experiment): revision for revision in revisions}.values()
     return sorted(unique, key=lambda revision: revision.experiment is None)
 
 
-def _contest(repository: Repository, home: Row, row: Row, known: dict[str, Predictions]) -> Contest:
-    """Hold a row against the baseline, whose predictions are read once and kept in `known`."""
-    by_seed = {member.seed: member for member in home.members}
+def _contest(repository: Repository, reference: Row, row: Row, known: dict[str, Predictions]) -> Contest:
+    """Compare a row with the baseline, whose predictions are cached in `known`."""
+    by_seed = {member.seed: member for member in reference.members}
     candidate = next((member for member in row.members if member.seed in by_seed), row.members[0])
-    base = by_seed.get(candidate.seed, home.members[0])
+    base = by_seed.get(candidate.seed, reference.members[0])
     if base.record.content not in known:
         known[base.record.content] = predictions(repository, base)
     a, b = known[base.record.content], predictions(repository, candidate)
     if not a.same_images(b):
-        raise ResultsError(f"{row.name}: other test images than those of {home.name}, so they can't be compared")
-    over_seeds = min(len(row.members), len(home.members)) > 1
+        raise ResultsError(f"{row.name}: other test images than those of {reference.name}, so they cannot be compared")
+    over_seeds = min(len(row.members), len(reference.members)) > 1
     if over_seeds:
-        difference = statistics.welch(home.values("test/accuracy"), row.values("test/accuracy"))
+        difference = statistics.welch(reference.values("test/accuracy"), row.values("test/accuracy"))
     else:
         difference = statistics.paired(a.correct, b.correct)
     return Contest(row, (base, candidate), (a, b), over_seeds, difference, difference.p_value)

@@ -1,4 +1,4 @@
-"""The code that results depend on, as dvc.yaml lists it: one rule for checkpoints, studies and tests."""
+"""The code dependencies of stages as listed in dvc.yaml; checkpoints, studies and tests use them."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 
 
 def stages(root: Path) -> dict[str, Any]:
-    """Return the stages of a repository's dvc.yaml: their names and definitions.
+    """Return the stages of a repository's dvc.yaml by name.
 
     Raises:
         PipelineError: it is missing, is not YAML, or has no stages.
@@ -28,11 +28,11 @@ def stages(root: Path) -> dict[str, Any]:
 
 
 def code(root: Path, stage: Mapping[str, Any], values: Mapping[str, str]) -> set[str]:
-    """Return the source files among a stage's dependencies, those in folders included, relative to the root.
+    """Return the source files of a stage's dependencies, including those in folders, relative to the root.
 
     Args:
         stage: its definition in dvc.yaml.
-        values: what stands for `${KEY}` in its dependencies, e.g. `{"model.arch": "cnn"}`.
+        values: replacements for `${KEY}` in its dependencies, e.g. `{"model.arch": "cnn"}`.
     """
     found: set[str] = set()
     for pattern in stage.get("deps", []):
@@ -45,7 +45,7 @@ def code(root: Path, stage: Mapping[str, Any], values: Mapping[str, str]) -> set
 
 
 def digest(root: Path, names: Iterable[str], params: Params) -> str:
-    """Return a SHA-256 of the definitions of some stages and of the code that they depend on with these parameters.
+    """Return a SHA-256 of the definitions and code dependencies of some stages with these parameters.
 
     Raises:
         PipelineError: dvc.yaml is missing, is not YAML, or has no stages.

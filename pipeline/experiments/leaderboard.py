@@ -1,6 +1,6 @@
-"""The leaderboard: trainings that differ in nothing but their seed in one row, rows in the order of a metric."""
+"""The leaderboard: one row for trainings that differ only in their seed, sorted by a metric."""
 
-import statistics as mean_and_spread
+import statistics as descriptive
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from pipeline.experiments.results import ORIGIN, Results
 
 SEED = "train.seed"
 UNCOMPARED = {SEED, "train.diagnostics", *ORIGIN}
-"""Parameters that don't make two results different kinds: diagnostics watch a training and change nothing in it."""
+"""Parameters that do not separate rows: the seed, the source of the data, and diagnostics, which change no result."""
 
 SMALLER_IS_BETTER = (
     "loss",
@@ -33,7 +33,7 @@ SMALLER_IS_BETTER = (
 
 @dataclass(frozen=True)
 class Member:
-    """One result: the revision that carries it, what it recorded, and the names of others that carry the very same."""
+    """One result: its revision, its record, and the names of other revisions with the same result."""
 
     revision: Revision
     record: Results
@@ -47,12 +47,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the leaderboard: trainings that differ in nothing but their seed.
+    """One row of the leaderboard: trainings that differ only in their seed.
 
     Attributes:
-        name: of the experiment, or what its names have in common.
-        members: in the order of their seeds, of which each has another.
-        best, on_front: whether it is first by the sort metric, and on the Pareto front of accuracy against MACs.
+        name: of the experiment, or the common prefix of several.
+        members: in the order of their seeds, which are all different.
+        best, on_front: whether the row is best by the sort metric, and on the Pareto front of accuracy and MACs.
     """
 
     name: str
@@ -62,8 +62,8 @@ class Row:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Parameters but for the seed, where the data came from and what inspect looked at."""
-        return {key: value for key, value in self.members[0].record.params.items() if _tells_apart(key)}
+        """Parameters without the seed, the source of the data and the inspect section."""
+        return {key: value for key, value in self.members[0].record.params.items() if _separates_rows(key)}
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of every member that has it."""
@@ -73,22 +73,22 @@ class Row:
     def mean(self, metric: str) -> float | None:
         """Return a metric's mean over the members, None if none has it."""
         values = self.values(metric)
-        return mean_and_spread.fmean(values) if values else None
+        return descriptive.fmean(values) if values else None
 
     def spread(self, metric: str) -> float | None:
         """Return a metric's standard deviation over the members (n - 1), None for fewer than two."""
         values = self.values(metric)
-        return mean_and_spread.stdev(values) if len(values) > 1 else None
+        return descriptive.stdev(values) if len(values) > 1 else None
 
 
 def group(members: Iterable[Member]) -> list[Row]:
-    """Put trainings that differ in their seed only into one row.
+    """Group trainings that differ only in their seed into one row.
 
-    Two of the same seed that differ all the same (other code, another machine) go to different rows.
+    Different results with the same seed (other code, another machine) are separate rows.
     """
     groups: dict[str, dict[Any, Member]] = {}
     for member in members:
-        kind = sorted((key, value) for key, value in member.record.params.items() if _tells_apart(key))
+        kind = sorted((key, value) for key, value in member.record.params.items() if _separates_rows(key))
         number = 0
         while member.seed in groups.setdefault(key := repr((kind, member.record.dataset_hash, number)), {}):
             number += 1
@@ -102,7 +102,7 @@ def group(members: Iterable[Member]) -> list[Row]:
 
 
 def differing(rows: Iterable[Row]) -> tuple[str, ...]:
-    """Return the parameters for which two rows that both have them disagree."""
+    """Return the parameters whose values differ between rows that have them."""
     found: dict[str, set[str]] = {}
     for row in rows:
         for key, value in row.params.items():
@@ -111,15 +111,15 @@ def differing(rows: Iterable[Row]) -> tuple[str, ...]:
 
 
 def rank(rows: Sequence[Row], sort: str) -> list[Row]:
-    """Return rows in the order of a metric, best first, with the best one and those on the Pareto front marked.
+    """Return rows sorted by a metric, best first, with the best row and the Pareto front marked.
 
     Raises:
-        PipelineError: none has that metric.
+        PipelineError: no row has that metric.
     """
     known = {key for row in rows for member in row.members for key in member.record.metrics}
     if not any(row.mean(sort) is not None for row in rows):
         close = sorted(key for key in known if key.split("/")[-1] == sort.split("/")[-1]) or ["val/accuracy"]
-        raise PipelineError(f"--sort: expected a metric that is a number, found {sort}; for instance {close[0]}")
+        raise PipelineError(f"--sort: found {sort}, expected a numeric metric; for instance {close[0]}")
     sign = 1 if any(word in sort for word in SMALLER_IS_BETTER) else -1
     worst = float("inf")
     rows = sorted(rows, key=lambda row: worst if (value := row.mean(sort)) is None else sign * value)
@@ -128,13 +128,13 @@ def rank(rows: Sequence[Row], sort: str) -> list[Row]:
     return [replace(row, best=number == 0, on_front=front[number]) for number, row in enumerate(rows)]
 
 
-def _tells_apart(key: str) -> bool:
-    """Say whether a parameter makes two results different kinds; those of inspect only decide what it looks at."""
+def _separates_rows(key: str) -> bool:
+    """Return whether a parameter separates rows; those of inspect do not affect the training."""
     return key not in UNCOMPARED and not key.startswith("inspect.")
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """Return what names share: relu-0 and relu-1 are "relu"; where that is nothing, the first and how many more."""
+    """Return the common prefix of names ("relu" of relu-0 and relu-1), or the first name and the number of others."""
     if len(names) == 1:
         return names[0]
     shared = 0

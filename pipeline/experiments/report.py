@@ -18,7 +18,7 @@ from pipeline.experiments.results import text_of
 from pipeline.experiments.tables import Table
 
 MOST_DETAILS = 6
-"""Contests that are shown with pictures, best first: each adds some 100 kB to the page."""
+"""Number of contests with figures, best rows first: each adds about 100 kB to the page."""
 
 SHOWN_IMAGES = 12
 STYLES = {"better": "better", "worse": "worse", "no difference shown": "none"}
@@ -27,8 +27,8 @@ Images = Mapping[str, npt.NDArray[np.uint8]]
 
 
 def render(repository: Repository, comparison: Comparison) -> str:
-    """Return the page; it needs no network and no other file."""
-    rows, home, contests = comparison.rows, comparison.baseline, comparison.contests
+    """Return the HTML page, which needs no network and no other file."""
+    rows, reference, contests = comparison.rows, comparison.baseline, comparison.contests
     dataset = sorted({str(member.record.metrics["data/name"]) for row in rows for member in row.members})
     count = sum(len(row.members) for row in rows)
     shown = contests[:MOST_DETAILS]
@@ -36,15 +36,15 @@ def render(repository: Repository, comparison: Comparison) -> str:
     return pages.render(
         "report.html",
         title=f"{count} result{'s' if count > 1 else ''} on {', '.join(dataset)}",
-        subtitle=f"Commit {repository.resolve('HEAD').sha[:7]}; made by python -m pipeline compare --html.",
+        subtitle=f"Commit {repository.resolve('HEAD').sha[:7]}; created by python -m pipeline compare --html.",
         summary=_summary(comparison),
         leaderboard=tables.leaderboard(comparison),
         explanation=tables.explanation(comparison),
-        baseline=home.name if home else "",
+        baseline=reference.name if reference else "",
         costs=_costs(rows),
         curves=_curves(repository, rows),
         contests_table=tables.contests(comparison) if contests else None,
-        contests=[_details(home, contest, images) for contest in shown if home],
+        contests=[_details(reference, contest, images) for contest in shown if reference],
         omitted=", ".join(contest.row.name for contest in contests[MOST_DETAILS:]),
     )
 
@@ -61,7 +61,10 @@ def _summary(comparison: Comparison) -> str:
 
 def _costs(rows: tuple[Row, ...]) -> list[str]:
     figures = []
-    for metric, label in (("model/macs", "multiply-accumulates an image"), ("train/loop_seconds", "training time, s")):
+    for metric, label in (
+        ("model/macs", "MACs per image"),
+        ("train/loop_seconds", "training time, s"),
+    ):
         known = [row for row in rows if row.mean(metric) is not None]
         if known:
             cost, accuracy = ([row.mean(name) or 0.0 for row in known] for name in (metric, "test/accuracy"))
@@ -74,7 +77,7 @@ def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:
     histories = {}
     for row in rows:
         member = row.members[0]
-        with contextlib.suppress(ResultsError):  # the table has its last epoch; the curve is in no cache
+        with contextlib.suppress(ResultsError):  # without a curve the table still has the last epoch
             histories[row.name] = repository.history(member.revision, member.record)
     if not histories:
         return []
@@ -86,7 +89,7 @@ def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:
 
 
 def _test_images(repository: Repository, contests: Iterable[Contest]) -> Images:
-    """Read the test images of each dataset once; those that neither DVC's cache nor a remote has are left out."""
+    """Read the test images of each dataset once, without those that neither DVC's cache nor a remote has."""
     found: dict[str, npt.NDArray[np.uint8]] = {}
     for member in (contest.pair[1] for contest in contests):
         if member.record.dataset_hash not in found:
@@ -97,44 +100,44 @@ def _test_images(repository: Repository, contests: Iterable[Contest]) -> Images:
     return found
 
 
-def _details(home: Row, contest: Contest, images: Images) -> dict[str, Any]:
+def _details(reference: Row, contest: Contest, images: Images) -> dict[str, Any]:
     baseline, candidate = contest.predictions
     difference = contest.difference
     p_values = f"p {statistics.p_text(difference.p_value)}, after Holm {statistics.p_text(contest.adjusted)}"
     sentence = (
         f"{difference.value * 100:+.2f} points of test accuracy (95 % interval {difference.low * 100:+.2f} to "
         f"{difference.high * 100:+.2f}; {difference.test}, {contest.basis}, {p_values}). "
-        f"Of seed {contest.pair[1].seed}, {contest.won:,} images are right with {contest.row.name} alone, "
-        f"{contest.lost:,} with {home.name} alone (seed {contest.pair[0].seed})."
+        f"{contest.won:,} images are classified correctly only by {contest.row.name} (seed {contest.pair[1].seed}), "
+        f"{contest.lost:,} only by {reference.name} (seed {contest.pair[0].seed})."
     )
     return {
         "name": contest.row.name,
         "verdict": contest.verdict,
         "style": STYLES[contest.verdict],
         "sentence": sentence,
-        "parameters": _parameters(home, contest.row),
-        "recall": _recall(home, contest),
+        "parameters": _parameters(reference, contest.row),
+        "recall": _recall(reference, contest),
         "confusion": report_figures.confusion_difference(baseline.confusion, candidate.confusion, baseline.classes),
-        "strips": _strips(home, contest, images),
+        "strips": _strips(reference, contest, images),
     }
 
 
-def _parameters(home: Row, row: Row) -> Table:
-    keys = [key for key in (home.params | row.params) if home.params.get(key) != row.params.get(key)]
-    text = [(key, *(text_of(side.params.get(key, tables.ABSENT)) for side in (home, row))) for key in keys]
-    return Table("", ("parameter", home.name, row.name), tuple(text) or (("none", "", ""),), text=3)
+def _parameters(reference: Row, row: Row) -> Table:
+    keys = [key for key in (reference.params | row.params) if reference.params.get(key) != row.params.get(key)]
+    text = [(key, *(text_of(side.params.get(key, tables.ABSENT)) for side in (reference, row))) for key in keys]
+    return Table("", ("parameter", reference.name, row.name), tuple(text) or (("none", "", ""),), text=3)
 
 
-def _recall(home: Row, contest: Contest) -> Table:
+def _recall(reference: Row, contest: Contest) -> Table:
     rows = []
     for index, name in enumerate(contest.predictions[0].classes):
         shares = [float(side.correct[side.labels == index].mean()) for side in contest.predictions]
         rows.append((name, *(f"{share:.1%}" for share in shares), f"{(shares[1] - shares[0]) * 100:+.1f}"))
-    return Table("", ("class", home.name, contest.row.name, "points"), tuple(rows))
+    return Table("", ("class", reference.name, contest.row.name, "points"), tuple(rows))
 
 
-def _strips(home: Row, contest: Contest, images: Images) -> list[dict[str, str]]:
-    """Return the first images that one of the two alone gets right, for either; none if they are in no cache."""
+def _strips(reference: Row, contest: Contest, images: Images) -> list[dict[str, str]]:
+    """Return the first images that only one of the two classifies correctly, for each; none without the images."""
     shown = images.get(contest.pair[1].record.dataset_hash)
     if shown is None:
         return []
@@ -142,12 +145,12 @@ def _strips(home: Row, contest: Contest, images: Images) -> list[dict[str, str]]
     strips = []
     for winner, mask in (
         (contest.row.name, candidate.alone_right(baseline)),
-        (home.name, baseline.alone_right(candidate)),
+        (reference.name, baseline.alone_right(candidate)),
     ):
         chosen = np.flatnonzero(mask)[:SHOWN_IMAGES]
         names = candidate.classes
         captions = [f"{names[candidate.predicted[i]]}\n{names[baseline.predicted[i]]}" for i in chosen]
         if len(chosen):
-            title = f"Right with {winner} alone: {len(chosen)} of {int(mask.sum()):,} images"
+            title = f"Correct only with {winner}: {len(chosen)} of {int(mask.sum()):,} images"
             strips.append({"title": title, "image": report_figures.disagreements(shown[chosen], captions)})
     return strips

@@ -1,4 +1,4 @@
-"""The pictures of a comparison, as SVG or PNG to be put into a page; same style as all others."""
+"""Figures of a comparison as SVG or PNG, to embed in a page."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ SIZE = (4.6, 3.4)
 def accuracy_against(
     names: Sequence[str], cost: Sequence[float], accuracy: Sequence[float], spread: Sequence[float], label: str
 ) -> str:
-    """Draw accuracy (fractions, with standard deviations) against a cost, and the Pareto front; returns SVG."""
+    """Draw accuracy (fractions, with standard deviations) against a cost, and the Pareto front; return SVG."""
     gain = np.asarray(accuracy) * 100
     front = sorted(
         point
@@ -42,18 +42,18 @@ def accuracy_against(
         axes.margins(x=0.18, y=0.12)
         axes.set(xlabel=label, ylabel="test accuracy, %", title=f"Accuracy against {label.split(',')[0]}")
         axes.legend(loc="best", fontsize=8)
-        figure.draw_without_rendering()  # from here on it is known where points are
+        figure.draw_without_rendering()  # fixes the positions of the points
         _name_points(axes, names[:MOST_LINES], cost, gain, figure.dpi)
         return _svg(figure)
 
 
 def _name_points(axes: Axes, names: Sequence[str], x: Sequence[float], y: npt.NDArray[np.float64], dpi: float) -> None:
-    """Write each point's name above it to the right, or below where another name is already."""
+    """Label each point above to the right, or below if another label is near."""
     taken: list[npt.NDArray[np.float64]] = []
     for number in sorted(range(len(names)), key=lambda number: -y[number]):
-        place = axes.transData.transform((x[number], y[number])) / dpi
-        crowded = any(abs(place[0] - other[0]) < 0.9 and abs(place[1] - other[1]) < 0.16 for other in taken)
-        taken.append(place)
+        position = axes.transData.transform((x[number], y[number])) / dpi
+        crowded = any(abs(position[0] - other[0]) < 0.9 and abs(position[1] - other[1]) < 0.16 for other in taken)
+        taken.append(position)
         axes.annotate(
             names[number],
             (x[number], y[number]),
@@ -66,7 +66,7 @@ def _name_points(axes: Axes, names: Sequence[str], x: Sequence[float], y: npt.ND
 
 
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, title: str, unit: str) -> str:
-    """Draw a metric over the epochs for each of several trainings; returns SVG."""
+    """Draw a metric by epoch for several trainings; return SVG."""
     with styled(SIZE) as figure:
         axes = figure.subplots()
         for number, (name, rows) in enumerate(list(histories.items())[:MOST_LINES]):
@@ -89,9 +89,9 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metr
 def confusion_difference(
     baseline: npt.NDArray[np.int64], candidate: npt.NDArray[np.int64], classes: Sequence[str]
 ) -> str:
-    """Draw by how many images the (C, C) counts of two networks differ, candidate minus baseline; returns SVG.
+    """Draw the difference of the (C, C) confusion matrices, candidate minus baseline; return SVG.
 
-    On the diagonal more is better, elsewhere less; colours say better and worse, not more and less.
+    Colours mean better and worse: on the diagonal more is better, elsewhere less.
     """
     change = candidate - baseline
     better = np.where(np.eye(len(classes), dtype=bool), change, -change)
@@ -106,14 +106,14 @@ def confusion_difference(
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
         axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
         axes.set_yticks(range(len(classes)), classes)
-        axes.set(xlabel="predicted class", ylabel="true class", title="Images more or fewer than the baseline's")
+        axes.set(xlabel="predicted class", ylabel="true class", title="Difference in images to the baseline")
         axes.grid(visible=False)
         figure.colorbar(image, label="worse  ←  images  →  better", shrink=0.8)
         return _svg(figure)
 
 
 def disagreements(images: npt.NDArray[np.uint8], captions: Sequence[str], columns: int = 6) -> str:
-    """Draw (N, H, W, 3) uint8 images with a caption each; returns a PNG as a data URI."""
+    """Draw (N, H, W, 3) uint8 images with captions; return a PNG as a data URI."""
     rows = max(1, -(-len(images) // columns))
     with styled((columns * 1.25, rows * 1.62)) as figure:
         panels: npt.NDArray[np.object_] = figure.subplots(rows, columns, squeeze=False)
@@ -129,7 +129,7 @@ def disagreements(images: npt.NDArray[np.uint8], captions: Sequence[str], column
 
 
 def _svg(figure: Figure) -> str:
-    """Return a figure as an SVG element with text as text; the same bytes for the same content."""
+    """Return a figure as an SVG element with text kept as text, byte-identical for the same content."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "comparison"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

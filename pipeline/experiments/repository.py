@@ -1,4 +1,4 @@
-"""Revisions and what they carry, through DVC: git and DVC hold the truth, so nothing here needs MLflow."""
+"""Revisions of a repository, their results and files, from git and DVC."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ from pipeline.experiments.results import Results
 WORKSPACE = "workspace"
 PROMOTED = "refs/promoted/"
 ABSENT = (DvcException, OSError, DataIndexDirError)
-"""What DVC raises for files that neither its cache nor a remote has."""
+"""Errors of DVC for files that neither its cache nor a remote has."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Revision:
     """A commit, an experiment, or the workspace.
 
     Attributes:
-        name: what a person calls it: the experiment's name, what they typed, or an abbreviated commit.
+        name: the experiment's name, the name that the user typed, or an abbreviated commit.
         sha: of the commit; empty for the workspace.
         experiment, baseline: name and baseline commit of an experiment; None for others.
     """
@@ -45,21 +45,21 @@ class Revision:
 
 
 class Repository:
-    """The revisions of one repository and their files, wherever git or DVC keep them.
+    """The revisions of one repository and their files in git and DVC.
 
     Raises:
-        PipelineError: the folder is no DVC repository under git.
+        PipelineError: the folder is not a DVC repository in git.
     """
 
     def __init__(self, root: Path) -> None:
         try:
             self.dvc = Repo(str(root))
         except DvcException:
-            raise PipelineError(f"{root}: expected a DVC repository; go to the one you mean with cd") from None
+            raise PipelineError(f"{root}: expected a DVC repository, found none; change to its folder") from None
         self.root = Path(self.dvc.root_dir)
         self.scm = self.dvc.scm
         if isinstance(self.scm, dvc.scm.NoSCM):
-            raise PipelineError(f"{root}: expected a git repository, found none; git init makes one")
+            raise PipelineError(f"{root}: expected a git repository, found none; git init creates one")
         self._prefix = self.root.relative_to(self.scm.root_dir)
 
     def __enter__(self) -> "Repository":
@@ -70,7 +70,7 @@ class Repository:
         self.scm.close()
 
     def resolve(self, rev: str) -> Revision:
-        """Return what a name means: a commit, branch, tag, experiment or "workspace".
+        """Resolve the name of a commit, branch, tag, experiment or "workspace".
 
         Raises:
             PipelineError: there is no such revision.
@@ -80,7 +80,7 @@ class Repository:
         try:
             sha = str(dvc.scm.resolve_rev(self.scm, rev))
         except (DvcException, SCMError) as error:
-            raise PipelineError(f"{rev}: {error}; dvc exp list -A shows the experiments there are") from None
+            raise PipelineError(f"{rev}: {error}; dvc exp list -A lists the experiments") from None
         named = [found for found in self._experiments() if found.sha == sha]
         exact = [found for found in named if found.name == rev]
         if exact or (named and sha.startswith(rev)):
@@ -88,12 +88,12 @@ class Repository:
         return Revision(rev, sha)
 
     def experiments(self, baseline: str | None = None) -> list[Revision]:
-        """Return all experiments, or those of one baseline commit, in the order in which they were finished."""
+        """Return all experiments, or those of one baseline commit, in the order of completion."""
         found = (revision for revision in self._experiments() if baseline in (None, revision.baseline))
         return sorted(found, key=lambda revision: (self.time(revision), revision.name))
 
     def commits(self) -> list[Revision]:
-        """Return the commits of all branches and tags that brought a dvc.lock of their own, oldest first."""
+        """Return the commits of all branches and tags that changed dvc.lock, oldest first."""
         first: dict[bytes, tuple[datetime, str]] = {}
         for sha in self.scm.list_all_commits():
             try:
@@ -105,24 +105,24 @@ class Repository:
         return [Revision(sha[:7], sha) for _, sha in sorted(first.values())]
 
     def time(self, revision: Revision) -> datetime:
-        """Return when a revision was committed."""
+        """Return the commit time of a revision."""
         return datetime.fromtimestamp(self.scm.resolve_commit(revision.sha).commit_time, UTC)
 
     def results(self, revision: Revision) -> Results:
-        """Return the record of the pipeline that finished in a revision.
+        """Return the results of a revision.
 
         Raises:
-            ResultsError: it carries none, or files that don't belong together.
+            ResultsError: it has none, or inconsistent files.
         """
         try:
             return results.read(partial(self.read, revision))
         except ResultsError as error:
             raise ResultsError(
-                f"{revision.name}: no results: {error}; dvc exp list -A shows the experiments there are"
+                f"{revision.name}: no results: {error}; dvc exp list -A lists the experiments"
             ) from None
 
     def carries_results(self, revision: Revision) -> bool:
-        """Say whether a pipeline finished in a revision."""
+        """Return whether a revision has results."""
         try:
             self.results(revision)
         except ResultsError:
@@ -130,9 +130,9 @@ class Repository:
         return True
 
     def remember(self, alias: str, sha: str) -> None:
-        """Note in git which commit an alias of the model registry means, so that a lost registry can be restored.
+        """Record the commit of an alias of the model registry in git, so that a lost registry can be restored.
 
-        The ref keeps the commit, also when its experiment is removed; an empty `sha` removes the ref.
+        The ref keeps the commit when its experiment is removed; an empty `sha` removes the ref.
         """
         if sha:
             self.scm.set_ref(f"{PROMOTED}{alias}", sha)
@@ -140,11 +140,11 @@ class Repository:
             self.scm.remove_ref(f"{PROMOTED}{alias}")
 
     def remembered(self) -> dict[str, str]:
-        """Return alias -> commit of all promotions that git knows of."""
+        """Return alias -> commit of all promotions recorded in git."""
         return {ref.removeprefix(PROMOTED): self.scm.get_ref(ref) for ref in self.scm.iter_refs(PROMOTED)}
 
     def read(self, revision: Revision, path: str) -> bytes:
-        """Return the bytes of a file that git holds.
+        """Return the bytes of a file in git.
 
         Raises:
             FileNotFoundError: the revision has no such file in git.
@@ -158,7 +158,7 @@ class Repository:
             raise FileNotFoundError(path) from None
 
     def output(self, revision: Revision, record: Results, path: str) -> bytes:
-        """Return the bytes of an output, or of a file in one, that DVC holds in its cache or a remote.
+        """Return the bytes of an output, or of a file in one, from DVC's cache or a remote.
 
         Raises:
             ResultsError: neither has it.
@@ -173,7 +173,7 @@ class Repository:
             raise ResultsError(_absent(revision, path, error)) from None
 
     def history(self, revision: Revision, record: Results) -> list[dict[str, float]]:
-        """Return the epochs of a training, each with "epoch" (from 1) and its metrics.
+        """Return the history of a training: for each epoch "epoch" (from 1) and its metrics.
 
         Raises:
             ResultsError: neither DVC's cache nor a remote has them.
@@ -181,7 +181,7 @@ class Repository:
         return results.parse_history(self.output(revision, record, record.paths["train"]["history"]))
 
     def copy(self, revision: Revision, paths: Iterable[str], folder: Path) -> list[str]:
-        """Copy files and folders of a revision, whoever holds them, and return those that nobody has."""
+        """Copy files and folders of a revision from git or DVC, and return those that neither has."""
         missing = []
         for path in paths:
             target = folder / path
@@ -202,7 +202,7 @@ class Repository:
 
 
 def search_path() -> str:
-    """Return PATH with this interpreter's folder first: `python3` in dvc.yaml is then the one that runs now."""
+    """Return PATH with this interpreter's folder first, so that `python3` in dvc.yaml is this interpreter."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
@@ -210,5 +210,5 @@ def _absent(revision: Revision, path: str, error: Exception) -> str:
     reason = " ".join(str(error).split())
     return (
         f"{revision.name}: {path} is neither in DVC's cache nor in a remote ({reason}); "
-        f"dvc fetch brings it, dvc repro makes it again"
+        f"dvc fetch downloads it, dvc repro recreates it"
     )

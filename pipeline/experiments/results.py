@@ -1,7 +1,7 @@
-"""What a finished pipeline says of itself: dvc.lock and the metrics files that it names.
+"""Read the results of a finished pipeline from dvc.lock and the metrics files that it lists.
 
-dvc.lock is the record of what ran: each stage's parameters, its command with all paths, and the hash of every file.
-Reading it, not params.yaml or today's dvc.yaml, tells of old revisions and half-edited workspaces what is true.
+dvc.lock records what ran: the parameters of each stage, its command with all paths, and the hash of every file. Unlike
+params.yaml and dvc.yaml, it is right for old revisions and edited workspaces, too.
 """
 
 import csv
@@ -35,7 +35,7 @@ REQUIRED_METRICS = (
 )
 
 ORIGIN = ("data.archive", "data.cifar10.urls")
-"""Parameters that say where the data came from; what came is known by its hash."""
+"""Parameters that name the source of the data; its content is identified by its hash."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Results:
     """The record of a finished pipeline.
 
     Attributes:
-        params: flat, as `{"train.epochs": 8, ...}`: all that any stage but track read.
-        metrics: flat, under the names they have everywhere; some are text.
-        outputs: path -> hash as DVC gives it, of all outputs.
+        params: flat, as `{"train.epochs": 8, ...}`: those of all stages but track.
+        metrics: flat, by name; some are text.
+        outputs: path -> DVC's hash, of all outputs.
         paths: stage -> option of its command -> path.
-        content: SHA-256 over parameters and all outputs that the inputs decide: equal content is one result, whenever
-            and wherever it was computed. What a clock or a meter says is not in it, nor where the data came from.
-        tracking: the parameters that track ran with; empty if it did not.
+        content: SHA-256 over parameters and reproducible outputs, which identifies a result. It does not include
+            timings, memory and the source of the data.
+        tracking: the parameters of the track stage; empty if it did not run.
     """
 
     params: Mapping[str, Any]
@@ -61,7 +61,7 @@ class Results:
 
     @property
     def training(self) -> str:
-        """The fingerprint of the training: what decides it, and what it ran on."""
+        """The fingerprint of the training."""
         return str(self.metrics["train/fingerprint"])
 
     @property
@@ -76,34 +76,34 @@ class Results:
 
     @property
     def decided(self) -> dict[str, str]:
-        """The outputs that the inputs decide, with their hashes: all but what a clock or a meter says."""
+        """The reproducible outputs with their hashes: all but timings and memory."""
         return _decided(self.outputs, self.paths)
 
     @property
     def started(self) -> datetime:
-        """When the training began."""
+        """Start time of the training."""
         return datetime.fromisoformat(self.metrics["train/started"])
 
     @property
     def ended(self) -> datetime:
-        """When the last stage with outputs ended."""
+        """End time of the last stage with outputs."""
         return datetime.fromisoformat(self.metrics["export/ended"])
 
 
 Reader = Callable[[str], bytes]
-"""Returns the bytes of a file of a workspace or revision that git holds, or raises FileNotFoundError."""
+"""Function that returns the bytes of a file in the workspace or in git, or raises FileNotFoundError."""
 
 
 def reader(folder: Path) -> Reader:
-    """Return what reads the files of a folder."""
+    """Return a `Reader` of the files of a folder."""
     return lambda path: (folder / path).read_bytes()
 
 
 def read(content_of: Reader) -> Results:
-    """Read the record of a finished pipeline.
+    """Read the results of a finished pipeline.
 
     Raises:
-        ResultsError: there is none, a stage is missing, or files and stages don't belong together.
+        ResultsError: there are none, a stage has not run, or files and stages are inconsistent.
     """
     try:
         stages: dict[str, Any] = YAML(typ="safe").load(content_of(LOCK))["stages"]
@@ -116,38 +116,38 @@ def read(content_of: Reader) -> Results:
         raise ResultsError(f"stage {missing[0]} has not run")
     outputs = {out["path"]: str(out["md5"]) for stage in stages.values() for out in stage.get("outs", [])}
     paths = {name: options(stage["cmd"]) for name, stage in stages.items()}
-    tracked = stages.pop(TRACK, {})  # while track runs, this is what it recorded the time before
+    tracked = stages.pop(TRACK, {})  # while track runs, this is its previous run
     _check_chain(stages, outputs)
     recorded = dict(flatten(_params(stages)))
     metrics = _metrics(content_of, paths, outputs)
     lacking = [name for name in REQUIRED_METRICS if name not in metrics]
     if lacking:
-        raise ResultsError(f"an earlier version of this pipeline made them, which did not record {lacking[0]}")
-    lasting = {key: value for key, value in recorded.items() if key not in ORIGIN}
+        raise ResultsError(f"expected the metric {lacking[0]}, found none: another version of the pipeline made them")
+    compared = {key: value for key, value in recorded.items() if key not in ORIGIN}
     return Results(
         params=recorded,
         metrics=metrics,
         outputs=outputs,
         paths=paths,
-        content=_digest([lasting, _decided(outputs, paths)]),
+        content=_digest([compared, _decided(outputs, paths)]),
         tracking=_params({TRACK: tracked}).get("tracking", {}),
     )
 
 
 def options(command: str) -> dict[str, str]:
-    """Return the options of a stage's command: `--out model --seed 1` is `{"out": "model", "seed": "1"}`."""
+    """Return the options of a stage's command: {"out": "model", "seed": "1"} for `--out model --seed 1`."""
     words = shlex.split(command)
     return {word.removeprefix("--"): value for word, value in pairwise(words) if word.startswith("--")}
 
 
 def parse_history(content: bytes) -> list[dict[str, float]]:
-    """Read the history.csv that train writes: one row an epoch."""
+    """Read the history.csv of the train stage: one row per epoch."""
     lines = csv.DictReader(io.StringIO(content.decode()))
     return [{key: float(value) for key, value in line.items()} for line in lines]
 
 
 def text_of(value: Any) -> str:
-    """Return a parameter's value as text: words as they are, all else as JSON."""
+    """Return a parameter's value as text: strings unchanged, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, default=str)  # YAML has dates, which JSON lacks
 
 
@@ -161,23 +161,23 @@ def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decided(outputs: Mapping[str, str], paths: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    timed = {given["runtime"] for given in paths.values() if "runtime" in given}
+    timed = {arguments["runtime"] for arguments in paths.values() if "runtime" in arguments}
     return {path: digest for path, digest in outputs.items() if path not in timed}
 
 
 def _check_chain(stages: Mapping[str, Any], outputs: Mapping[str, str]) -> None:
-    """Raise ResultsError unless every stage ran on what the stages before it left."""
+    """Raise ResultsError unless every stage ran on the recorded outputs of the stages before it."""
     for name, stage in stages.items():
         for used in stage.get("deps", []):
             made = outputs.get(used["path"])
             if made is not None and made != used.get("md5"):
-                raise ResultsError(f"stage {name} ran on another {used['path']} than the one that is recorded")
+                raise ResultsError(f"stage {name} ran on another {used['path']} than the recorded one")
 
 
 def _metrics(content_of: Reader, paths: Mapping[str, Mapping[str, str]], outputs: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for given in paths.values():
-        for path in (given.get("metrics"), given.get("runtime")):
+    for arguments in paths.values():
+        for path in (arguments.get("metrics"), arguments.get("runtime")):
             if path is None or path not in outputs:
                 continue
             try:

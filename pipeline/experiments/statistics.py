@@ -1,4 +1,4 @@
-"""Is one network better than another, or is it luck? Tests and intervals for accuracies, and the Pareto front."""
+"""Significance tests and confidence intervals for accuracies, and the Pareto front."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import scipy.stats
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
-"""The p-value below which a difference counts as one."""
+"""Significance level: the p-value below which a difference is significant."""
 
 RESAMPLES = 10_000
 Correct = npt.NDArray[np.bool_]
@@ -17,13 +17,13 @@ Correct = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more accurate a candidate is than a baseline.
+    """The difference in accuracy between a candidate and a baseline.
 
     Attributes:
         value: difference in accuracy, candidate minus baseline, as a fraction.
-        low, high: its interval at 95 % confidence.
-        p_value: how likely a difference this large or larger is if there is none in truth, two-sided.
-        test: the name of the test that the p-value comes from.
+        low, high: its 95 % confidence interval.
+        p_value: two-sided p-value of the test.
+        test: name of the test.
     """
 
     value: float
@@ -36,13 +36,13 @@ class Difference:
 def paired(baseline: Correct, candidate: Correct, *, seed: int = 0) -> Difference:
     """Compare two networks on the same images: McNemar's exact test and a bootstrap over images.
 
-    Both look only at the images that one network alone gets right (McNemar 1947, Psychometrika 12; the exact form is
-    a binomial test with p = 1/2). The interval is the percentile bootstrap's (Efron 1979) with 10,000 resamples, drawn
-    as multinomial counts, which is the same as drawing images with replacement.
+    The test uses the images that only one network classifies correctly (McNemar 1947, Psychometrika 12; the exact form
+    is a binomial test with p = 1/2). The interval is a percentile bootstrap (Efron 1979) with 10,000 resamples, drawn
+    as multinomial counts, which is equivalent to drawing images with replacement.
 
     Args:
-        baseline, candidate: (N,) whether each image was classified right.
-        seed: of the resamples.
+        baseline, candidate: (N,) whether each image was classified correctly.
+        seed: of the resampling.
     """
     assert baseline.shape == candidate.shape, "not the same images"
     count = len(baseline)
@@ -56,7 +56,7 @@ def paired(baseline: Correct, candidate: Correct, *, seed: int = 0) -> Differenc
 
 
 def welch(baseline: Sequence[float], candidate: Sequence[float]) -> Difference:
-    """Compare the mean accuracies of two sets of trainings that differ in their seeds (Welch 1947, Biometrika 34).
+    """Compare the mean accuracies of two sets of seeds with Welch's t-test (Welch 1947, Biometrika 34).
 
     Args:
         baseline, candidate: accuracies of at least two trainings each.
@@ -70,7 +70,7 @@ def welch(baseline: Sequence[float], candidate: Sequence[float]) -> Difference:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for having made several comparisons (Holm 1979, Scandinavian Journal of Statistics 6)."""
+    """Correct p-values for multiple comparisons (Holm 1979, Scandinavian Journal of Statistics 6)."""
     order = np.argsort(p_values, kind="stable")
     scaled = np.asarray(p_values, dtype=float)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
@@ -79,12 +79,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def p_text(value: float) -> str:
-    """Return a p-value as it is printed."""
+    """Format a p-value."""
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def pareto(cost: Sequence[float], gain: Sequence[float]) -> list[bool]:
-    """Say of each point whether no other has at most its cost and at least its gain, and one of them truly better."""
+    """Return for each point whether it is on the Pareto front of low cost and high gain."""
     points = list(zip(cost, gain, strict=True))
     return [
         not any(c <= cost_ and g >= gain_ and (c < cost_ or g > gain_) for c, g in points) for cost_, gain_ in points

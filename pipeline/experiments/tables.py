@@ -1,4 +1,4 @@
-"""A comparison as tables of text, for a terminal, for Markdown, and for the HTML report."""
+"""Tables of a comparison for the terminal, Markdown and the HTML report."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ BEST, FRONT, ABSENT = "★", "◆", "—"
 LEGEND = f"{BEST} best by {{sort}}; {FRONT} on the Pareto front: no other is as accurate with as few MACs."
 BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
 MARKDOWN_LIMIT = 60_000
-"""Bytes of a Markdown report: pull requests take little more."""
+"""Largest Markdown report in bytes: pull requests accept little more."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, column heads and cells; the first `text` columns are words, the others numbers."""
+    """A title, column heads and cells; the first `text` columns are text, the others numbers."""
 
     title: str
     head: tuple[str, ...]
@@ -34,7 +34,7 @@ class Table:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Return the leaderboard and, where there is a baseline to compare with, what differs from it."""
+    """Return the leaderboard and, if there is a baseline, the comparison with it."""
     found = [leaderboard(comparison)]
     if comparison.contests:
         found.append(contests(comparison))
@@ -42,7 +42,7 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def leaderboard(comparison: Comparison) -> Table:
-    """One line for each row: what it differs in, how big, how good, how fast."""
+    """Return the leaderboard: for each row its parameters, size, accuracy and speed."""
     names = short_names(comparison.differing)
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("params", lambda row: _count(row.mean("model/parameters"))),
@@ -69,7 +69,7 @@ def leaderboard(comparison: Comparison) -> Table:
 
 
 def contests(comparison: Comparison) -> Table:
-    """One line for each contest: difference, interval, p-values, images won and lost, what it means."""
+    """Return the comparison with the baseline: verdict, difference, interval, p-values, changed images and classes."""
     assert comparison.baseline is not None
     head = (
         "experiment",
@@ -99,13 +99,13 @@ def contests(comparison: Comparison) -> Table:
 
 
 def short_names(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the last parts of parameters' names, longer where two would be the same."""
+    """Return the last parts of parameters' names, or full names where these are not unique."""
     short = [key.rsplit(".", 1)[-1] for key in keys]
     return tuple(name if short.count(name) == 1 else key for key, name in zip(keys, short, strict=True))
 
 
 def explanation(comparison: Comparison) -> list[str]:
-    """Return what has to be said below the tables."""
+    """Return the notes below the tables."""
     lines = [LEGEND.format(sort=comparison.sort)]
     lines.append(
         "n: seeds. Of several: mean ± standard deviation; of one: Wilson's 95 % interval over the test images."
@@ -119,14 +119,14 @@ def explanation(comparison: Comparison) -> list[str]:
 
 
 def for_terminal(table: Table, width: int) -> RichTable:
-    """Return a table that rich prints; the last columns are left out where the terminal is too narrow, and named."""
+    """Return a rich table; if the terminal is too narrow, the last columns are omitted and listed."""
     columns = list(zip(table.head, *table.rows, strict=True))
     widths = [max(map(cell_len, column)) + 2 for column in columns]
     shown = len(columns)
     while sum(widths[:shown]) > width and shown > table.text + 1:
         shown -= 1
     hidden = ", ".join(table.head[shown:])
-    caption = f"no room for {hidden}: --md and --html have all" if hidden else None
+    caption = f"columns omitted: {hidden}; --md and --html have all" if hidden else None
     drawn = RichTable(
         title=table.title,
         title_justify="left",
@@ -138,12 +138,12 @@ def for_terminal(table: Table, width: int) -> RichTable:
     for number, name in enumerate(table.head[:shown]):
         drawn.add_column(name, justify="left" if number < table.text else "right", no_wrap=True)
     for row in table.rows:
-        drawn.add_row(*map(Text, row[:shown]))  # as Text, nothing in it is markup
+        drawn.add_row(*map(Text, row[:shown]))  # Text is not parsed as markup
     return drawn
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return the tables and their explanation, shortened to what a pull request takes."""
+    """Return the tables and notes as Markdown, shortened to `MARKDOWN_LIMIT`."""
     parts = [markdown(table) for table in tables(comparison)]
     tail = "\n".join(f"- {line}" for line in explanation(comparison))
     room = MARKDOWN_LIMIT - len(tail.encode()) - 100
@@ -155,10 +155,10 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def write_markdown(path: Path, comparison: Comparison) -> None:
-    """Write a Markdown report; a file that has the two marker lines keeps all but what is between them.
+    """Write a Markdown report; in a file with the two marker lines, replace only the text between them.
 
     Raises:
-        PipelineError: the file exists with one of the markers only.
+        PipelineError: the file has only one of the markers, or has them in the wrong order.
     """
     text = to_markdown(comparison)
     old = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -170,7 +170,7 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
 
 
 def markdown(table: Table) -> str:
-    """Return a table as Markdown, its title above it in bold."""
+    """Return a table as Markdown with a bold title."""
     rule = ["---"] * table.text + ["---:"] * (len(table.head) - table.text)
     lines = [table.head, rule, *table.rows]
     return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
@@ -185,7 +185,7 @@ def _marked(row: Row) -> str:
 
 
 def _interval(row: Row) -> str:
-    """Return Wilson's interval, which is about the test images of one training."""
+    """Return Wilson's interval of a row with one training."""
     if len(row.members) > 1:
         return ABSENT
     low, high = (_number(row.mean(f"test/accuracy_{side}"), 100, 2) for side in ("low", "high"))

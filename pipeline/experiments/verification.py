@@ -1,4 +1,4 @@
-"""Run a revision once more, from nothing, and hold every output against the hash that DVC recorded for it."""
+"""Run a revision again from scratch and compare every output with the hash that DVC recorded."""
 
 import json
 import math
@@ -25,13 +25,13 @@ ENVIRONMENT = ("device", "device_name", "threads", "precision", "platform", "pyt
 
 @dataclass(frozen=True)
 class Verdict:
-    """What running a revision once more has shown.
+    """The result of running a revision again.
 
     Attributes:
-        compared: how many outputs were held against their hashes.
-        differing: outputs that are not the same, in the order of the stages; empty: all are, to the bit.
-        details: in what way those of the first stage that has some differ, one line for each.
-        environment: what the training ran on -> (then, now), where that differs.
+        compared: number of outputs compared.
+        differing: outputs with other hashes, in the order of the stages; empty if all are bit-identical.
+        details: how the outputs of the first differing stage differ, one line for each.
+        environment: properties of the machine and libraries that differ -> (then, now).
     """
 
     compared: int
@@ -43,24 +43,24 @@ class Verdict:
 def verify(repository: Repository, revision: Revision) -> Verdict:
     """Run all stages but track of a revision in a temporary clone, without DVC's run cache, and compare.
 
-    What the stages print goes to stderr. The clone has a cache of its own, so nothing can be restored.
+    Output of the stages goes to stderr. The clone has its own empty cache, so that no stage is restored.
 
     Raises:
-        PipelineError: the revision is no commit, carries no results, or a stage fails.
+        PipelineError: the revision is not a commit, has no results, or a stage fails.
     """
     if not revision.sha:
-        raise PipelineError("the workspace can't be verified, as it may change meanwhile; commit it, or name a commit")
+        raise PipelineError("cannot verify the workspace, which may change meanwhile; commit it, or name a commit")
     record = repository.results(revision)
     scratch = repository.root / ".dvc/tmp"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="verify-") as folder:
         clone = _clone(repository, revision, Path(folder))
-        (clone / results.LOCK).unlink()  # nothing counts as done
+        (clone / results.LOCK).unlink()  # so that all stages run
         _adapt(clone / record.paths["train"]["params"], repository.root)
         _run(clone, [name for name in record.paths if name != TRACK])
         again = results.read(results.reader(clone))
         differing = tuple(path for path, digest in record.decided.items() if again.outputs.get(path) != digest)
-        source = next((given for given in record.paths.values() if {*differing} & {*given.values()}), {})
+        source = next((paths for paths in record.paths.values() if {*differing} & {*paths.values()}), {})
         details = tuple(
             _explain(repository, revision, clone, path, Path(folder)) for path in differing if path in source.values()
         )
@@ -78,12 +78,12 @@ def _clone(repository: Repository, revision: Revision, folder: Path) -> Path:
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
         if done.returncode:
-            raise PipelineError(f"{revision.name}: git cannot bring it to a folder of its own: {done.stderr.strip()}")
+            raise PipelineError(f"{revision.name}: git cannot clone or check it out: {done.stderr.strip()}")
     return target / repository.root.relative_to(top)
 
 
 def _adapt(params: Path, root: Path) -> None:
-    """Change what no output depends on: no tracking, and an archive named relative to the user's repository."""
+    """Disable tracking and make the archive's path absolute; no output depends on these."""
     yaml = YAML()
     tree = yaml.load(params)
     tree["tracking"]["enabled"] = False
@@ -99,40 +99,40 @@ def _run(clone: Path, stages: list[str]) -> None:
     environment["PATH"] = search_path()
     done = subprocess.run(command, cwd=clone, env=environment, stdout=sys.stderr, check=False)  # noqa: S603  # likewise
     if done.returncode:
-        raise PipelineError("a stage failed; what it printed is above")
+        raise PipelineError("a stage failed; see its output above")
 
 
 def _explain(repository: Repository, revision: Revision, clone: Path, path: str, folder: Path) -> str:
-    """Say in what way an output differs from the recorded one."""
+    """Return how an output differs from the recorded one, in one line."""
     if repository.copy(revision, [path], folder / "recorded"):
-        return f"{path}: hashes differ; the recorded one is in no cache, so by how much can't be said"
+        return f"{path}: hashes differ; the recorded file is in no cache, so details are unknown"
     old, new = folder / "recorded" / path, clone / path
     if old.is_dir():
         return _explain_folder(path, old, new)
     if path.endswith(".json"):
         return _explain_json(path, json.loads(old.read_bytes()), json.loads(new.read_bytes()))
-    return f"{path}: {old.stat().st_size:,} bytes then, {new.stat().st_size:,} now, not the same"
+    return f"{path}: {old.stat().st_size:,} bytes then, {new.stat().st_size:,} now, contents differ"
 
 
 def _explain_folder(path: str, old: Path, new: Path) -> str:
     names = sorted(
         {file.relative_to(side).as_posix() for side in (old, new) for file in side.rglob("*") if file.is_file()}
     )
-    for name in sorted(names, key=lambda name: not name.endswith(".safetensors")):  # numbers say most
+    for name in sorted(names, key=lambda name: not name.endswith(".safetensors")):  # weights first
         pair = old / name, new / name
         if not all(file.exists() for file in pair):
-            return f"{path}/{name}: {'new' if pair[1].exists() else 'gone'}"
+            return f"{path}/{name}: {'new' if pair[1].exists() else 'missing'}"
         if name.endswith(".safetensors"):
             then, now = (safetensors.numpy.load_file(file) for file in pair)
             if {k: v.shape for k, v in then.items()} != {k: v.shape for k, v in now.items()}:
-                return f"{path}/{name}: other tensors"
+                return f"{path}/{name}: other tensor names or shapes"
             worst = {key: float(np.abs(then[key].astype(float) - now[key].astype(float)).max()) for key in then}
             key = max(worst, key=lambda key: worst[key])
             if worst[key] > 0 or math.isnan(worst[key]):
-                return f"{path}/{name}: {key} differs most, by {worst[key]:.3g} at most"
+                return f"{path}/{name}: {key} differs most, by up to {worst[key]:.3g}"
         if files.sha256(pair[0]) != files.sha256(pair[1]):
-            return f"{path}/{name}: not the same bytes"
-    return f"{path}: the same files now; the recorded hash was of others"
+            return f"{path}/{name}: contents differ"
+    return f"{path}: the same files now; the recorded hash differs"
 
 
 def _explain_json(path: str, old: dict[str, Any], new: dict[str, Any]) -> str:

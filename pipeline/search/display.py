@@ -1,4 +1,4 @@
-"""What a person sees while experiments run: a bar for each in a terminal, a line for each in a log."""
+"""Progress of running experiments: a bar for each in a terminal, a line for each in a log."""
 
 import threading
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 
 def rounded(value: Any) -> str:
-    """Return a parameter's value for people to read, floats with four digits."""
+    """Format a parameter's value, floats with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class ExperimentsDisplay:
-    """Shows experiments as they come, by several threads, and the time that the rest may take; a context manager."""
+    """Progress display of experiments, with the estimated remaining time; a thread-safe context manager."""
 
     def __init__(self, name: str, total: int, finished: int, jobs: int) -> None:
         self.total, self.jobs = total, jobs
@@ -44,24 +44,24 @@ class ExperimentsDisplay:
         self.console.print(line, markup=False)
 
     def started(self, name: str, values: Mapping[str, Any]) -> None:
-        """Print the parameters of an experiment that begins."""
+        """Print the parameters of an experiment that starts."""
         chosen = "  ".join(f"{key}={rounded(value)}" for key, value in values.items())
         with self.lock:
             self.say(f"{name}  started   {chosen}")
             self.tasks[name] = self.bars.add_task(name, total=None, note="before training")
 
     def epoch(self, name: str, epoch: int, epochs: int, accuracy: float) -> None:
-        """Move an experiment's bar."""
+        """Advance the bar of an experiment."""
         note = f"epoch {epoch}/{epochs}  val accuracy {accuracy:.2%}{'  evaluating' if epoch == epochs else ''}"
         self.bars.update(self.tasks[name], total=epochs, completed=epoch, note=note)
 
     def interrupted(self, name: str) -> None:
-        """Remove the bar of an experiment that is to go on another time."""
+        """Remove the bar of an interrupted experiment."""
         with self.lock:
             self.bars.remove_task(self.tasks.pop(name))
 
-    def finish(self, name: str, said: str, seconds: float, finished: int) -> None:
-        """Print how an experiment ended, how many of all are finished, and how long the rest may take."""
+    def finish(self, name: str, message: str, seconds: float, finished: int) -> None:
+        """Print the outcome of an experiment, the number of finished ones and the estimated remaining time."""
         with self.lock:
             self.bars.remove_task(self.tasks.pop(name))
             self.seconds.append(seconds)
@@ -69,5 +69,5 @@ class ExperimentsDisplay:
             state = f"{finished}/{self.total} finished"
             if finished < self.total:
                 state += f", about {left // 60:.0f}:{left % 60:02.0f} left"
-            self.say(f"{name}  {said}  ({state})")
+            self.say(f"{name}  {message}  ({state})")
             self.bars.update(self.overall, completed=finished, note=state)

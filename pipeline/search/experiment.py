@@ -1,4 +1,4 @@
-"""An experiment run by DVC in the background: `dvc exp run --temp` with all the processes that it starts."""
+"""A background experiment: `dvc exp run --temp` with all its child processes."""
 
 import fcntl
 import json
@@ -19,18 +19,18 @@ from pipeline.training import epoch_reports
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60
-"""How long processes that are asked to end may take: train waits up to 30 s for MLflow."""
+"""Time that interrupted processes have to end: train waits up to 30 s for MLflow."""
 
 
 class Experiment:
-    """One named experiment: its process, its log and its training's report.
+    """One named experiment: its process, its log and the report of its training.
 
-    The log is a lock, too: all its processes hold it, as their stdout, so it is known of an experiment whether it
-    is still running, even if who started it was killed.
+    The log is also a lock, which all its processes hold as their stdout: it shows whether the experiment is still
+    running, even if the process that started it was killed.
     """
 
     def __init__(self, root: Path, folder: Path, name: str, values: Mapping[str, Any]) -> None:
-        """Describe an experiment; nothing runs yet.
+        """Prepare an experiment without starting it.
 
         Args:
             root: the repository.
@@ -46,15 +46,15 @@ class Experiment:
         self.started_at = 0
 
     def held(self) -> bool:
-        """Tell whether processes of an earlier start are still running."""
+        """Return whether processes of an earlier start are still running."""
         with self.log.open("ab") as log:
             return not _lock(log.fileno())
 
     def start(self, *, threads: int | None) -> None:
-        """Start DVC; what earlier starts have reported is deleted, what they logged is kept.
+        """Start DVC; the report of earlier starts is deleted, their log is kept.
 
         Args:
-            threads: processor threads for each process; None: as many as there are.
+            threads: CPU threads of each process; None means all.
         """
         self.report = epoch_reports.Reader(epoch_reports.path(self.folder, self.name))
         self.report.file.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ class Experiment:
         if threads:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         with self.log.open("ab") as log:
-            while not _lock(log.fileno()):  # processes that were killed take a moment to vanish
+            while not _lock(log.fileno()):  # killed processes take a moment to end
                 time.sleep(POLL_SECONDS)
             self.started_at = log.tell()
             self.process = subprocess.Popen(  # noqa: S603  # our own command
@@ -73,30 +73,30 @@ class Experiment:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for who started it, which then ends its experiments in order
+                start_new_session=True,  # Ctrl-C goes to the launcher, which then interrupts its experiments
             )
 
     def running(self) -> bool:
-        """Tell whether the process that `start` started has not ended."""
+        """Return whether the process of `start` is running."""
         return self.process is not None and self.process.poll() is None
 
     def launched(self) -> bool:
-        """Tell whether DVC has taken this experiment from its stash and begun with the stages."""
+        """Return whether DVC has taken this experiment from its stash and started the stages."""
         return f"Reproducing experiment '{self.name}'" in self.output()
 
     def output(self) -> str:
-        """Return what was logged since the last start."""
+        """Return the log since the last start."""
         return self.log.read_bytes()[self.started_at :].decode(errors="replace")
 
     def reason(self) -> str:
-        """Say in one line why the experiment failed."""
+        """Return why the experiment failed, in one line."""
         lines = [line.strip() for line in self.output().splitlines()]
-        said = [line for line in lines if line.startswith(("error:", "ERROR:"))] or [line for line in lines if line]
-        first = said[0] if said else "it said nothing"
+        errors = [line for line in lines if line.startswith(("error:", "ERROR:"))]
+        first = next(iter([*errors, *filter(None, lines)]), "no output")
         return f"{first.removeprefix('error:').removeprefix('ERROR:').strip()} ({self.log})"
 
     def interrupt(self, hurry: threading.Event) -> None:
-        """End all its processes, as Ctrl-C would, and remove what they leave; `hurry` kills them at once."""
+        """Interrupt all its processes, like Ctrl-C, and remove their workspaces; `hurry` kills them immediately."""
         assert self.process
         deadline = time.monotonic() + GRACE_SECONDS
         if self.running():
@@ -109,12 +109,12 @@ class Experiment:
         self.remove_workspaces()
 
     def remove_workspaces(self) -> None:
-        """Remove the temporary folders in which this experiment ran and that DVC had no time to remove."""
+        """Remove the temporary workspaces of this experiment that DVC did not remove."""
         folder = self.root / ".dvc/tmp/exps"
         for file in (*folder.glob("run/*/*.run"), *folder.glob("standalone/run/*/*.run")):
             try:
                 info = files.read_json(file)
-            except (OSError, ValueError):  # another experiment's, being written at this moment
+            except (OSError, ValueError):  # of another experiment, while it is written
                 continue
             workspace = Path(info.get("root_dir", ""))
             if info.get("name") == self.name and workspace.is_relative_to(folder):

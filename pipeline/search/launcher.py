@@ -1,4 +1,4 @@
-"""Several experiments at once: started one after the other, watched while they train, ended in order by Ctrl-C."""
+"""Run experiments concurrently, monitor their trainings, and end them cleanly on Ctrl-C."""
 
 import json
 import os
@@ -21,38 +21,38 @@ from pipeline.errors import PipelineError
 from pipeline.search.experiment import POLL_SECONDS, Experiment
 
 STARTS = 5
-"""How often an experiment is started if DVC's locks or its stash keep it from running."""
+"""Number of attempts to start an experiment that DVC's locks or stash prevent from running."""
 FAILURES = 3
-"""So many failed experiments in a row end the whole: what keeps them all from running is not their parameters."""
+"""Number of consecutive failures that end a search or study: then parameters are not the cause."""
 
 Result = TypeVar("Result")
-Told = Callable[[Mapping[str, float], int], str | None]
-"""Takes an epoch's row and the number of epochs; returns why the training is not worth going on with, if so."""
+OnEpoch = Callable[[Mapping[str, float], int], str | None]
+"""Takes an epoch's metrics and the number of epochs; returns the reason to stop the training, if any."""
 
 
 class Why(Enum):
-    """Why an experiment has no results; an interrupted one is to be run again."""
+    """Why an experiment has no results; interrupted ones are run again."""
 
     INTERRUPTED = "interrupted"
-    GIVEN_UP = "given up"
+    PRUNED = "pruned"
     DIVERGED = "diverged"
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """How an experiment ended that has no results, and what was said about it."""
+    """Why an experiment has no results: the kind of reason, and details."""
 
     why: Why
     reason: str = ""
 
 
 class Launcher:
-    """Runs experiments for several threads.
+    """Runs experiments from several threads.
 
     Attributes:
-        stop: set when no more is to be started and what runs is to end; `hurry`: at once.
-        data_ready: set once an experiment has trained, so that those after it find the data in DVC's cache.
+        stop: set to start no more experiments and end the running ones; `hurry`: to kill them.
+        data_ready: set when an experiment has started to train, so that the data are in DVC's cache.
     """
 
     def __init__(self, root: Path, folder: Path, jobs: int, say: Callable[[str], None]) -> None:
@@ -61,22 +61,22 @@ class Launcher:
         Args:
             root: the repository.
             folder: for logs and reports.
-            jobs: how many are to run at once; they share the processor's threads.
-            say: takes a line for a person.
+            jobs: number of concurrent experiments, which share the CPU threads.
+            say: prints a message to the user.
         """
         self.root, self.folder, self.jobs, self.say = root, folder, jobs, say
         self.stop, self.hurry, self.data_ready = threading.Event(), threading.Event(), threading.Event()
         self.launching = threading.Lock()
         self.running: set[str] = set()
         self.equals: dict[str, threading.Lock] = {}
-        self.guard = threading.Lock()  # of the two above
+        self.guard = threading.Lock()  # guards the two attributes above
         self.threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
 
     def work(self, worker: Callable[[], None]) -> bool:
-        """Call `worker` in as many threads as there are jobs; Ctrl-C ends them in order, a second one at once.
+        """Call `worker` in `jobs` threads; Ctrl-C interrupts the experiments, a second one kills them.
 
         Returns:
-            Whether they came to their end; False: they were interrupted.
+            Whether the workers finished; False if they were interrupted.
         """
 
         def guarded() -> None:
@@ -92,7 +92,7 @@ class Launcher:
                 futures.wait(workers)
             except KeyboardInterrupt:
                 self.stop.set()
-                self.say("stopping: what is running is ended, and goes on where it was when the same command does")
+                self.say("stopping the running experiments; the same command resumes them")
                 try:
                     futures.wait(workers)
                 except KeyboardInterrupt:
@@ -112,14 +112,15 @@ class Launcher:
         settings: Params,
         *,
         finished: Callable[[], Result | None],
-        told: Told,
+        told: OnEpoch,
     ) -> Result | Unfinished:
-        """Run an experiment to its end, unless it is there already.
+        """Run an experiment unless it has finished before.
 
         Args:
             values: parameters that differ from params.yaml.
-            settings: all its parameters; those of equal trainings wait for one another.
-            finished: returns what the experiment's results say; None: it has none.
+            settings: all its parameters; experiments with equal trainings run one after the other.
+            finished: returns the outcome from the experiment's results; None if it has none.
+            told: called with the metrics of each epoch and the number of epochs.
         """
         with self._alone(settings):
             with self.guard:
@@ -130,16 +131,18 @@ class Launcher:
                 with self.guard:
                     self.running.discard(name)
 
-    def _start(self, experiment: Experiment, finished: Callable[[], Result | None], told: Told) -> Result | Unfinished:
+    def _start(
+        self, experiment: Experiment, finished: Callable[[], Result | None], told: OnEpoch
+    ) -> Result | Unfinished:
         if experiment.held():
-            self.say(f"{experiment.name}  still running since the command was killed: waiting for it")
+            self.say(f"{experiment.name}  still running from an earlier start: waiting for it")
         while experiment.held() and not self.stop.is_set():
             time.sleep(POLL_SECONDS)
         for _ in range(STARTS):
             found = finished()
             if found:
                 return found
-            with self.launching:  # two at once could take one another's entry from the stash that DVC keeps for all
+            with self.launching:  # concurrent starts could take each other's entry from DVC's stash
                 if self.stop.is_set():
                     return Unfinished(Why.INTERRUPTED)
                 experiment.start(threads=self.threads)
@@ -152,13 +155,13 @@ class Launcher:
             self._wait_for_stash(experiment)
         return finished() or Unfinished(Why.FAILED, experiment.reason())
 
-    def _watch(self, experiment: Experiment, told: Told) -> Unfinished | None:
-        """Follow a training's report to the end of the experiment; None: DVC ended by itself."""
+    def _watch(self, experiment: Experiment, told: OnEpoch) -> Unfinished | None:
+        """Follow a training's report to the end of the experiment; return None if DVC ended by itself."""
         state: Path | None = None
         epochs, ended = 0, None
         running = True
         while running:
-            running = experiment.running()  # asked before the report is read, so that nothing of it is missed
+            running = experiment.running()  # checked before reading, so that no line of the report is missed
             for line in experiment.report.new():
                 if "state" in line:
                     state, epochs = Path(line["state"]), line["epochs"]
@@ -166,9 +169,9 @@ class Launcher:
                 elif "failed" in line:
                     ended = Unfinished(Why.DIVERGED, line["failed"])
                 elif not ended and (reason := told(line, epochs)):
-                    ended = Unfinished(Why.GIVEN_UP, reason)
-            given_up = ended is not None and ended.why is Why.GIVEN_UP
-            if running and (given_up or self.stop.is_set()):
+                    ended = Unfinished(Why.PRUNED, reason)
+            pruned = ended is not None and ended.why is Why.PRUNED
+            if running and (pruned or self.stop.is_set()):
                 experiment.interrupt(self.hurry)
                 running = False
             elif running:
@@ -178,10 +181,10 @@ class Launcher:
         return ended or (Unfinished(Why.INTERRUPTED) if self.stop.is_set() else None)
 
     def _wait_for_stash(self, experiment: Experiment) -> None:
-        """Wait until an experiment that DVC did not begin with can be tried again.
+        """Wait until an experiment that DVC did not start can be tried again.
 
-        Either a lock was held, or another `dvc exp run --temp`, at its end, found this one's entry in the common
-        stash and took it: then that process runs this experiment as well, and its own ends at once.
+        Either a lock was held, or another `dvc exp run --temp` took the entry of this one from the common stash when
+        it finished: then that process runs this experiment, too, and this one's process ends immediately.
         """
         taken = experiment.process and experiment.process.returncode == 0
         with self.guard:
@@ -192,8 +195,8 @@ class Launcher:
 
     @contextmanager
     def _alone(self, settings: Params) -> Iterator[None]:
-        """Keep trainings that are the same apart: the second then finds the first one's work in DVC's cache."""
-        decisive = json.dumps(settings.effective("model", "augment", "train"))
+        """Run equal trainings one after the other: the second is then restored from DVC's cache."""
+        decisive = json.dumps(settings.effective("model", "augment", "optimizer", "train"))
         with self.guard:
             lock = self.equals.setdefault(decisive, threading.Lock())
         with lock:
@@ -201,7 +204,7 @@ class Launcher:
 
 
 def end_in_order() -> None:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
@@ -209,7 +212,7 @@ def end_in_order() -> None:
 
 @contextmanager
 def only_one(folder: Path, name: str, refusal: PipelineError) -> Iterator[None]:
-    """Keep a second one of this name away while the block runs; raise `refusal` if this is the second."""
+    """Lock a name while the block runs; raise `refusal` if another process has locked it."""
     folder.mkdir(exist_ok=True)
     lock = filelock.FileLock(folder / f"{name}.lock")
     try:

@@ -1,4 +1,4 @@
-"""The search itself: threads take trials from Optuna, run each as a DVC experiment and watch it while it trains."""
+"""The search: threads take trials from Optuna, run each as a DVC experiment and prune it while it trains."""
 
 import threading
 import time
@@ -18,16 +18,16 @@ from pipeline.tracking.studies import StudyRun
 
 STATES = {
     Why.INTERRUPTED: TrialState.RUNNING,
-    Why.GIVEN_UP: TrialState.PRUNED,
+    Why.PRUNED: TrialState.PRUNED,
     Why.DIVERGED: TrialState.PRUNED,
     Why.FAILED: TrialState.FAIL,
 }
-"""What Optuna calls a trial whose experiment has no results; a running one is taken up again."""
+"""Optuna's state of a trial whose experiment has no results; running ones are resumed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended; RUNNING: it was interrupted and is to be run again."""
+    """The outcome of a trial; RUNNING means that it was interrupted and is run again."""
 
     state: TrialState
     value: float | None = None
@@ -35,19 +35,19 @@ class Outcome:
 
 
 class Listener(Protocol):
-    """Is told how a search goes, by several threads."""
+    """Receives the progress of a search, from several threads."""
 
     def started(self, name: str, values: Mapping[str, Any]) -> None:
-        """Take note that a trial begins."""
+        """Handle the start of a trial."""
 
     def epoch(self, name: str, epoch: int, epochs: int, accuracy: float) -> None:
-        """Take note of an epoch (from 1) and its val/accuracy."""
+        """Handle an epoch (from 1) and its val/accuracy."""
 
     def ended(self, name: str, outcome: Outcome, seconds: float, finished: int) -> None:
-        """Take note of a trial's end; `finished` counts the trials that are finished in all."""
+        """Handle the end of a trial; `finished` is the total number of finished trials."""
 
     def say(self, line: str) -> None:
-        """Pass a line on."""
+        """Print a message to the user."""
 
 
 class Search:
@@ -56,7 +56,7 @@ class Search:
     def __init__(self, study: Study, run: StudyRun | None, listener: Listener) -> None:
         """Prepare a search; `run` is the study's run in MLflow, None if tracking is off."""
         self.study, self.plan, self.tracking, self.listener = study, study.plan, run, listener
-        # Their parameters are known, and their trainings go on where they were.
+        # Their parameters are known, and their trainings resume.
         self.interrupted = list(study.unfinished())
         self.running: set[str] = set()
         self.failures = 0
@@ -67,10 +67,10 @@ class Search:
             self.launcher.data_ready.set()
 
     def run(self) -> bool:
-        """Run trials until enough are finished; Ctrl-C ends it in order, a second one at once.
+        """Run trials until enough are finished; Ctrl-C interrupts them, a second one kills them.
 
         Returns:
-            Whether the search came to its end; False: it was interrupted.
+            Whether the search finished; False if it was interrupted.
 
         Raises:
             TuningError: too many trials failed, or params.yaml was changed while the search ran.
@@ -88,14 +88,14 @@ class Search:
                     self.changed.notify_all()
 
     def _next(self) -> Trial | None:
-        """Return the trial to be run next; None: there is nothing more to do."""
+        """Return the next trial; None if there is nothing left to do."""
         with self.changed:
             while not self.launcher.stop.is_set():
                 finished = self.study.finished()
                 if finished >= self.plan.trials:
                     return None
-                # The first trial makes the data, so that those beside it find it in DVC's cache; and a trial that
-                # is still running may fail, which makes room for one more.
+                # The first trial prepares the data, so that the others find them in DVC's cache. A running trial
+                # may fail, so wait before giving up.
                 ready = self.launcher.data_ready.is_set() or not self.running
                 if finished + len(self.running) < self.plan.trials and ready:
                     trial = self.interrupted.pop(0) if self.interrupted else self.study.ask()
@@ -138,7 +138,7 @@ class Search:
         return Outcome(STATES[end.why], reason=end.reason) if isinstance(end, Unfinished) else end
 
     def _epoch(self, trial: Trial, name: str, row: Mapping[str, float], epochs: int) -> str | None:
-        """Tell Optuna of an epoch; return why the trial is not worth going on with, if it is not."""
+        """Report an epoch to Optuna; return the reason for pruning, if any."""
         epoch, accuracy = int(row["epoch"]), row["val/accuracy"]
         self.listener.epoch(name, epoch, epochs, accuracy)
         if self.tracking and epoch == 1:
@@ -150,14 +150,14 @@ class Search:
         return f"{accuracy:.2%} in epoch {epoch} of {epochs}, below the median of the others"
 
     def _report(self, trial: Trial, row: Mapping[str, float], epochs: int) -> None:
-        """Note an epoch, in thousandths of the training: trainings of any length are compared at the same share."""
+        """Report an epoch to Optuna, in thousandths of the training, to compare trainings of any length."""
         step = round(1000 * row["epoch"] / epochs)
         known = self.study.optuna.get_trials(deepcopy=False)[trial.number].intermediate_values
         if step not in known:
             trial.report(row["val/accuracy"], step)
 
     def _result(self, trial: Trial, name: str) -> Outcome | None:
-        """Return the outcome that the files of a finished experiment tell; None: there is no such experiment."""
+        """Return the outcome from the files of a finished experiment; None if there is no such experiment."""
         with self.reading, Repository(self.study.root) as repository:
             try:
                 revision = repository.resolve(name)
@@ -166,7 +166,7 @@ class Search:
             except PipelineError:
                 return None
         with self.changed:
-            for row in history:  # a training that DVC restored from its cache has reported nothing
+            for row in history:  # a training restored from DVC's cache has not reported
                 self._report(trial, row, len(history))
         return Outcome(TrialState.COMPLETE, float(record.metrics["val/accuracy"]))
 

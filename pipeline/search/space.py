@@ -1,10 +1,10 @@
-"""The space of a search: which parameters may vary, and how; read from a YAML file and checked against params.yaml.
+"""The search space: parameters with their ranges or choices, read from a YAML file and validated.
 
 ```yaml
-optimizer.muon.lr: {low: 0.02, high: 0.5, log: true}     # a range; log: equally likely in each decade
-train.epochs: {low: 4, high: 8, step: 2}        # 4, 6 or 8
-model.cnn.activation: [relu, gelu, silu]        # choices
-model.cnn.widths: [[32, 64], [32, 64, 128]]     # a choice may be a list
+optimizer.muon.lr: {low: 0.02, high: 0.5, log: true}  # a range; log: log-uniform
+train.epochs: {low: 4, high: 8, step: 2}              # 4, 6 or 8
+model.cnn.activation: [relu, gelu, silu]              # choices
+model.cnn.widths: [[32, 64], [32, 64, 128]]           # a choice may be a list
 ```
 """
 
@@ -27,33 +27,33 @@ from pipeline.config.section import flatten
 from pipeline.errors import ParamsError, TuningError
 from pipeline.experiments.results import text_of
 
-GROUPS = ("augment", "model", "train")
-"""What a search may vary: all else changes what is measured, or nothing that is."""
+GROUPS = ("augment", "model", "optimizer", "train")
+"""Sections that a search may vary: the others change the objective or do not affect it."""
 
 RANGE = ("low", "high", "log", "step")
 
 
 @dataclass(frozen=True)
 class Space:
-    """What may vary.
+    """A search space.
 
     Attributes:
-        specs: what the file says, by parameter.
-        distributions: the same for Optuna; a choice is its text, as Optuna keeps no lists.
+        specs: parameter -> its entry in the file.
+        distributions: the same for Optuna; choices are text, as Optuna does not store lists.
     """
 
     specs: Mapping[str, Any]
     distributions: dict[str, BaseDistribution]
 
     def values(self, suggested: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that Optuna's values stand for."""
+        """Return the parameters for values suggested by Optuna."""
         return {key: self._value(key, value) for key, value in suggested.items()}
 
     def grid(self) -> list[dict[str, Any]]:
         """Return all combinations as Optuna's values, the last parameter varying fastest.
 
         Raises:
-            TuningError: a parameter has endlessly many values.
+            TuningError: a parameter has infinitely many values.
         """
         axes = [[(key, value) for value in _points(key, spread)] for key, spread in self.distributions.items()]
         return [dict(point) for point in itertools.product(*axes)]
@@ -65,13 +65,13 @@ class Space:
 
 
 def read(path: Path, base: Any) -> Space:
-    """Read a space and check each of its values.
+    """Read and validate a search space.
 
     Args:
-        base: what params.yaml holds, known to be right.
+        base: the content of a valid params.yaml.
 
     Raises:
-        TuningError: the file is missing, is not YAML, or has mistakes; one line for each of them.
+        TuningError: the file is missing, is not YAML, or has mistakes; one line for each mistake.
     """
     if not path.is_file():
         raise TuningError(f"{path}: no such file; it names parameters and their ranges or choices")
@@ -97,7 +97,7 @@ def read(path: Path, base: Any) -> Space:
 
 
 def _mistakes(key: str, spec: Any, known: Mapping[str, Any], base: Any) -> Iterator[str]:
-    """Yield what is wrong with one parameter's entry."""
+    """Yield the mistakes in one parameter's entry."""
     if unknown := loading.unknown(key, known):
         yield unknown
         return
@@ -156,7 +156,7 @@ def _distribution(spec: Any, *, whole: bool) -> BaseDistribution:
     if isinstance(spec, list):
         return CategoricalDistribution([text_of(choice) for choice in spec])
     low, high, step = spec["low"], spec["high"], spec.get("step")
-    if step:  # the last value that whole steps reach; in decimals, as 0.1 + 0.2 is not 0.3 in floats
+    if step:  # the last value of the steps; decimal, as 0.1 + 0.2 is not 0.3 in floats
         first, by = Decimal(str(low)), Decimal(str(step))
         last = first + (Decimal(str(high)) - first) // by * by
         high = int(last) if whole else float(last)
@@ -172,7 +172,7 @@ def _points(key: str, spread: BaseDistribution) -> list[Any]:
         return list(range(spread.low, spread.high + 1, spread.step))
     assert isinstance(spread, FloatDistribution)
     if spread.step is None:
-        raise TuningError(f"{key}: a grid has no end with a range of all numbers; give the range a step, or choices")
+        raise TuningError(f"{key}: a grid needs finitely many values; add a step to the range, or list choices")
     low, step = Decimal(str(spread.low)), Decimal(str(spread.step))
     steps = int((Decimal(str(spread.high)) - low) / step)
     return [float(low + index * step) for index in range(steps + 1)]

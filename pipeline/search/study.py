@@ -1,4 +1,4 @@
-"""A study: the trials of a search with what it began with, kept in a file, so that a search can be gone on with."""
+"""A study: the trials of a search and its initial settings in a file, so that the search can be continued."""
 
 import json
 import re
@@ -21,20 +21,20 @@ from pipeline.search.space import Space
 FOLDER = ".tune"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 SPACE, BASE = "space", "base"
-"""Attributes of Optuna's study: what it began with, as JSON."""
+"""Attributes of Optuna's study: its space and its other parameters, as JSON."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is to do.
+    """The settings of a search.
 
     Attributes:
         name: of the study; its experiments are NAME-0000, NAME-0001, ...
-        trials: how many are to be finished in all, those of earlier starts included.
-        jobs: how many run at once.
+        trials: total number of trials to finish, those of earlier starts included.
+        jobs: number of concurrent trials.
         sampler: "tpe", "random" or "grid".
         seed: of the sampler.
-        startup: trials that are completed before any is given up early.
+        startup: number of complete trials before pruning starts.
     """
 
     name: str
@@ -54,19 +54,19 @@ class Plan:
 
 
 class Study:
-    """Optuna's study of a plan's name, new or from an earlier start.
+    """Optuna's study for a plan, new or from an earlier start.
 
     Attributes:
         folder: for the logs and reports of the experiments.
-        optuna: the study as Optuna knows it.
+        optuna: Optuna's object.
     """
 
     def __init__(self, root: Path, plan: Plan, searched: Space) -> None:
         """Open a study.
 
         Raises:
-            TuningError: it began with another space or other parameters, its file is no study, or it is new and
-                there are experiments of its name.
+            TuningError: it was started with another space or other parameters, its file is not a study, or it is new
+                and experiments with its name exist.
         """
         self.root, self.plan, self.space = root, plan, searched
         self.folder = root / FOLDER / plan.name
@@ -87,32 +87,32 @@ class Study:
             self._begin(specs)
         elif began != specs:
             raise TuningError(
-                f"the search {plan.name} began with another space, {began}; another space needs another --name"
+                f"the search {plan.name} was started with another space, {began}; choose another --name for this space"
             )
         self.base()
 
     def base(self) -> Any:
-        """Return what params.yaml holds, as long as it is what the study began with: else trials can't be compared.
+        """Return the content of params.yaml after checking that it is unchanged, so that trials are comparable.
 
         Raises:
-            TuningError: it is not.
+            TuningError: a parameter has changed since the start of the study.
         """
         tree = loading.read(self.root / "params.yaml")
         now, began = self._fixed(tree), json.loads(self.optuna.user_attrs[BASE])
-        for key in sorted(began.keys() & now.keys()):  # a section that came or went since decides no trial
+        for key in sorted(began.keys() & now.keys()):  # added or removed sections affect no trial
             if now[key] != began[key]:
                 raise TuningError(
-                    f"params.yaml: {key}: found {json.dumps(now[key])}, but the search {self.plan.name} began "
-                    f"with {json.dumps(began[key])}; put that back, or begin another search with --name"
+                    f"params.yaml: {key}: found {json.dumps(now[key])}, but the search {self.plan.name} was "
+                    f"started with {json.dumps(began[key])}; restore it, or start another search with --name"
                 )
         return tree
 
     def ask(self) -> Trial | None:
-        """Return the next trial with all its parameters; None: the grid has no more."""
+        """Return the next trial with all its parameters; None if the grid is exhausted."""
         return ask(self.optuna, self.plan, self.space)
 
     def unfinished(self) -> Iterator[Trial]:
-        """Yield the trials that an earlier start left running; those without all parameters are ended as failed."""
+        """Yield the interrupted trials of earlier starts; those without all parameters are set to failed."""
         for frozen in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if frozen.params.keys() == self.space.distributions.keys():
                 yield Trial(self.optuna, frozen._trial_id)
@@ -120,11 +120,11 @@ class Study:
                 self.optuna.tell(frozen.number, state=TrialState.FAIL)
 
     def finished(self) -> int:
-        """Return how many trials are complete or given up."""
+        """Return the number of complete and pruned trials."""
         return len(self.optuna.get_trials(deepcopy=False, states=FINISHED))
 
     def best(self) -> list[FrozenTrial]:
-        """Return the complete trials, the best first; of equal ones the earliest."""
+        """Return the complete trials, best first, ties by number."""
         complete = self.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
 
@@ -135,22 +135,22 @@ class Study:
         taken = sorted(filter(pattern.fullmatch, names))
         if taken:
             raise TuningError(
-                f"--name: there are experiments of an earlier search {self.plan.name}, {taken[0]} for one; choose "
+                f"--name: experiments of an earlier search {self.plan.name} exist, such as {taken[0]}; choose "
                 f"another name, or remove them: dvc exp remove {taken[0]} ..."
             )
         self.optuna.set_user_attr(BASE, json.dumps(self._fixed(loading.read(self.root / "params.yaml"))))
         self.optuna.set_user_attr(SPACE, specs)
 
     def _fixed(self, tree: Any) -> dict[str, Any]:
-        """Return the parameters that decide a trial's result and do not vary."""
+        """Return the parameters that affect a trial's result and are not in the space."""
         settings = loading.validate(tree, "params.yaml").model_dump(mode="json", include={"data", *space.GROUPS})
         return {key: value for key, value in flatten(settings) if key not in self.space.specs}
 
 
 def ask(study: optuna.Study, plan: Plan, searched: Space) -> Trial | None:
-    """Return the next trial of a study with all its parameters; None: the grid has no more."""
+    """Return the next trial of a study with all its parameters; None if the grid is exhausted."""
     known = study.get_trials(deepcopy=False)
-    # Seeded by the trial's number, so that a search that is gone on with does not repeat its first draws.
+    # Seeded by the number of trials, so that a continued search does not repeat its first samples.
     study.sampler = _SAMPLERS[plan.sampler](seed=plan.seed + len(known))
     if plan.sampler == "grid":
         tried = [
@@ -166,5 +166,5 @@ def ask(study: optuna.Study, plan: Plan, searched: Space) -> Trial | None:
 _SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "tpe": optuna.samplers.TPESampler,
     "random": optuna.samplers.RandomSampler,
-    "grid": optuna.samplers.RandomSampler,  # draws nothing: `ask` enqueues the grid's points
+    "grid": optuna.samplers.RandomSampler,  # not used: `ask` enqueues the points of the grid
 }

@@ -1,4 +1,4 @@
-"""The command: open a study, search, print the best; or print what would be tried."""
+"""The tune command: run a search and print the best trials, or preview the first trials."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,29 +21,29 @@ from pipeline.search.tune_display import TuningDisplay
 from pipeline.tracking.studies import StudyRun
 
 SHOWN = 10
-"""Rows of the tables: of the best trials, and of the first ones, which TPE draws before it learns from results."""
+"""Rows of the tables of the best trials and of the preview; TPE samples the first ones at random."""
 
 MLFLOW_RUN = "mlflow_run_id"
-"""Attribute of Optuna's study: its run in MLflow."""
+"""Attribute of Optuna's study: the id of its MLflow run."""
 
 
 def run(root: Path, file: Path, plan: Plan) -> bool:
-    """Search, or go on with a search, until enough trials are finished; then print the best.
+    """Start or continue a search until enough trials are finished; then print the best.
 
     Args:
         root: the repository.
-        file: the space, as `pipeline.tuning.space` describes it.
+        file: the space, see `pipeline.search.space`.
 
     Returns:
-        Whether the search came to its end; False: it was interrupted, and the same call goes on.
+        Whether the search finished; False if it was interrupted and the same call continues it.
 
     Raises:
-        TuningError: the space or params.yaml is not what the study began with, the study is running elsewhere, or
-            too many trials failed.
+        TuningError: the space or params.yaml has changed since the start, the study is running elsewhere, or too
+            many trials failed.
     """
     searched = _space(root, file, plan)
     end_in_order()
-    busy = TuningError(f"the search {plan.name} is running already; another needs another --name")
+    busy = TuningError(f"the search {plan.name} is already running; choose another --name for another search")
     with only_one(root / FOLDER, plan.name, busy):
         study = Study(root, plan, searched)
         tracked = _track(study)
@@ -58,15 +58,15 @@ def run(root: Path, file: Path, plan: Plan) -> bool:
     if complete:
         _print_best(study)
     else:
-        print(f"interrupted with {study.finished()} of {plan.trials} trials finished; the same command goes on")
+        print(f"interrupted with {study.finished()} of {plan.trials} trials finished; the same command continues")
     return complete
 
 
 def preview(root: Path, file: Path, plan: Plan) -> None:
-    """Print the parameters of a study's first trials, and which of them cannot work together; nothing runs.
+    """Print the parameters of a study's first trials and mark invalid combinations, without running them.
 
     Raises:
-        TuningError: the space is wrong.
+        TuningError: the space is invalid.
     """
     searched = _space(root, file, plan)
     base = loading.read(root / "params.yaml")
@@ -75,7 +75,7 @@ def preview(root: Path, file: Path, plan: Plan) -> None:
     while len(rows) < min(plan.trials, SHOWN) and (trial := ask(study, plan, searched)):
         note = ""
         try:
-            loading.validate(loading.changed(base, searched.values(trial.params)), "given up")
+            loading.validate(loading.changed(base, searched.values(trial.params)), "pruned")
         except ParamsError as error:
             note = str(error).splitlines()[0]
         rows.append((plan.experiment(trial.number), *_cells(searched, trial.params), note))
@@ -95,7 +95,7 @@ def _space(root: Path, file: Path, plan: Plan) -> Space:
 
 
 def _track(study: Study) -> StudyRun | None:
-    """Open the study's run in MLflow; None: tracking is off."""
+    """Open the study's run in MLflow; None if tracking is disabled."""
     settings = loading.validate(study.base(), "params.yaml").tracking
     if not settings.enabled:
         return None
@@ -108,7 +108,7 @@ def _track(study: Study) -> StudyRun | None:
 
 
 def _print_best(study: Study) -> None:
-    """Print a table of the best trials and how to take the best one over."""
+    """Print a table of the best trials and the command to apply the best one."""
     trials = study.optuna.get_trials(deepcopy=False)
     count = {state: sum(trial.state == state for trial in trials) for state in TrialState}
     best = study.best()
@@ -117,15 +117,15 @@ def _print_best(study: Study) -> None:
         table.add_row(study.plan.experiment(trial.number), *_cells(study.space, trial.params), f"{trial.value:.2%}")
     console = Console(highlight=False)
     console.print(
-        f"{study.plan.name}: {count[TrialState.COMPLETE]} complete, {count[TrialState.PRUNED]} given up early, "
+        f"{study.plan.name}: {count[TrialState.COMPLETE]} complete, {count[TrialState.PRUNED]} pruned, "
         f"{count[TrialState.FAIL]} failed; the best:"
     )
     console.print(table)
     if best:
         name = study.plan.experiment(best[0].number)
-        console.print(f"The best is {name}. Take it over, parameters and all:  dvc exp apply {name}", soft_wrap=True)
+        console.print(f"The best is {name}. Apply it to the workspace:  dvc exp apply {name}", soft_wrap=True)
     else:
-        console.print("No trial was completed, so there is no best one.")
+        console.print("No trial was completed.")
 
 
 def _table(searched: Space, *last: str) -> Table:

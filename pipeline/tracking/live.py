@@ -1,7 +1,7 @@
-"""The curves of a training while it runs, told to MLflow by a process beside it.
+"""Live training curves: a separate process logs each epoch to MLflow.
 
-MLflow takes seconds to import and to connect. In a thread these would be taken from the training, which holds the
-same interpreter; a process of its own has them done beside the stage's imports.
+MLflow takes seconds to import and to connect. In a thread this would delay the training, as both share the
+interpreter; a process does it in parallel with the imports of the stage.
 """
 
 import json
@@ -20,14 +20,14 @@ from pipeline.tracking import runs, store
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 WAIT_SECONDS = 30
-"""How long train waits at its end for requests still under way."""
+"""Time that train waits at its end for pending requests."""
 
 
 class LiveRun:
-    """Sends each epoch's metrics as it ends; training neither waits for MLflow nor fails with it.
+    """Logs the metrics of each epoch; training neither waits for MLflow nor fails with it.
 
-    Whatever goes wrong is one warning, and `runs.publish` completes the run later. A training that is killed, with
-    whatever signal, leaves a run that says so: the process sees that nobody writes to it any more.
+    An MLflow error gives one warning, and `runs.publish` completes the run later. The run of a killed training, with
+    whatever signal, gets the status KILLED, as the process then reads the end of its input.
     """
 
     def __init__(self, root: Path, experiment: str) -> None:
@@ -37,32 +37,32 @@ class LiveRun:
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C and a killed process group are for the training; this one tells of them
+            start_new_session=True,  # not interrupted with the training, whose end it logs
         )
 
     @contextmanager
     def opened(self, training: str, arch: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
-        """Open the run of a training; yields what takes an epoch: "epoch" (from 1) and its metrics."""
+        """Open the run of a training; yield the function that logs an epoch: "epoch" (from 1) and its metrics."""
         relay = threading.Thread(target=self._relay, daemon=True)
         relay.start()
-        self._tell({"training": training, "arch": arch})
+        self._send_message({"training": training, "arch": arch})
         status = "FAILED"
         try:
-            yield self._tell
-            status = "RUNNING"  # publish ends a run whose training succeeded
+            yield self._send_message
+            status = "RUNNING"  # `runs.publish` ends the run of a successful training
         finally:
-            self._tell({"status": status})
+            self._send_message({"status": status})
             self._end()
             relay.join()
 
-    def _tell(self, message: Mapping[str, Any]) -> None:
+    def _send_message(self, message: Mapping[str, Any]) -> None:
         assert self.process.stdin
-        with suppress(BrokenPipeError):  # it has ended, and has said why
+        with suppress(BrokenPipeError):  # the process has ended and printed the reason
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
 
     def _relay(self) -> None:
-        """Print what the process says through this one, whose progress bar stays whole."""
+        """Print the output of the process from this one, which keeps the progress bar intact."""
         assert self.process.stderr
         with self.process.stderr as lines:
             for line in lines:
@@ -80,16 +80,16 @@ class LiveRun:
 
 
 def main(root: Path, experiment: str) -> None:
-    """Do what `LiveRun` says on stdin: a line of JSON that opens the run, one for each epoch, one that ends it."""
-    store.lose_patience()  # a server that is away is to cost training nothing
+    """Log the messages of `LiveRun` on stdin: JSON lines that open the run, add an epoch, end the run."""
+    store.limit_waiting()  # an unreachable server must not delay the training
     try:
         store.load()
         messages = _received()
         if (first := next(messages, None)) is not None:
             _send(root, experiment, first["training"], first["arch"], messages)
-    except Exception as error:  # a store may fail in any way; training must survive all of them
+    except Exception as error:  # training must survive any error of a store
         print(
-            f"warning: MLflow: {store.short(error)}; training goes on, the track stage completes the run",
+            f"warning: MLflow: {store.short(error)}; training continues, the track stage completes the run",
             file=sys.stderr,
         )
 
@@ -99,10 +99,10 @@ def _send(root: Path, experiment: str, training: str, arch: str, messages: Itera
     owner = runs.Owner.of_this_process()
     known = runs.of_training(client, experiment_id, training, owner)
     if any(runs.is_complete(run) for run in known):
-        return  # trained before, to the same bytes: its run has these curves already
+        return  # an identical training is complete: its run has these curves
     run = known[0] if known else runs.create(client, experiment_id, training, arch, owner)
     client.update_run(run.info.run_id, status="RUNNING")
-    status = "KILLED"  # unless the training says how it ended
+    status = "KILLED"  # unless the training reports how it ended
     for message in messages:
         if "status" in message:
             status = message["status"]
@@ -112,7 +112,7 @@ def _send(root: Path, experiment: str, training: str, arch: str, messages: Itera
 
 
 def _received() -> Iterator[dict[str, Any]]:
-    """Yield messages until nobody can send any more; a thread reads them, so that no sender ever waits."""
+    """Yield messages until the end of stdin; a thread reads them, so that the sender never blocks."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
@@ -127,4 +127,4 @@ def _received() -> Iterator[dict[str, Any]]:
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
     sys.stderr.flush()
-    os._exit(0)  # with MLflow in it, an interpreter's orderly end takes a second, which the training would wait for
+    os._exit(0)  # with MLflow loaded, a regular exit takes a second, for which the training would wait

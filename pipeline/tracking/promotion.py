@@ -1,4 +1,4 @@
-"""Which version of the model an alias such as "champion" names, and what a candidate must show to take its place."""
+"""Promote a model version to an alias such as "champion" if it passes the checks, and undo a promotion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Promotion:
-    """What a promotion did.
+    """The result of a promotion.
 
     Attributes:
-        version, before: what the alias names now, and named before ("" for nothing).
-        comparison: the candidate against the champion, in words; "" where there was none.
-        objections: what spoke against it; not empty only if forced.
+        version, before: current and previous version of the alias ("" for none).
+        comparison: the candidate compared with the champion, as text; "" if there was none.
+        objections: failed checks; empty unless forced.
     """
 
     version: str
@@ -42,16 +42,16 @@ def promote(
     min_accuracy: float,
     force: bool = False,
 ) -> Promotion:
-    """Let an alias name the version of a revision's model, if nothing speaks against it.
+    """Set an alias to the version of a revision's model if it passes all checks.
 
     Args:
         settings: "experiment" and "model" of MLflow.
-        min_accuracy: the test accuracy that a candidate must have, as a fraction.
-        force: do it all the same; the version's tag says against which objections.
+        min_accuracy: lowest test accuracy of a candidate, as a fraction.
+        force: promote in spite of failed checks, and record them in a tag of the version.
 
     Raises:
-        PromotionError: the revision has no registered version, or something speaks against it.
-        PipelineError: the revision carries no results, or the store cannot be reached.
+        PromotionError: the revision has no registered version, or a check failed.
+        PipelineError: the revision has no results, or the store cannot be reached.
     """
     record = repository.results(revision)
     model = str(record.tracking.get("model", settings["model"]))
@@ -65,29 +65,29 @@ def promote(
             )
         champion = registry.by_alias(client, model, alias)
         if champion and champion.version == candidate.version:
-            return Promotion(str(candidate.version), str(champion.version), "it is that already")
+            return Promotion(str(candidate.version), str(champion.version), "no change")
         objections = _objections(candidate, revision, record, min_accuracy)
-        words = ""
+        summary = ""
         if champion:
-            words, objection = _against(client, champion, repository, revision, record)
+            summary, objection = _against(client, champion, repository, revision, record)
             objections += objection
         if objections and not force:
             raise PromotionError(
                 "\n".join(f"{revision.name}: not promoted: {objection}" for objection in objections)
-                + "\n--force promotes it all the same, and records that"
+                + "\n--force promotes it anyway and records the failed checks"
             )
         reasons = "; ".join(objections)
         registry.move(client, model, alias, str(candidate.version), revision=revision.sha, forced=reasons)
         repository.remember(alias, revision.sha)
         before = str(champion.version) if champion else ""
-        return Promotion(str(candidate.version), before, words, tuple(objections))
+        return Promotion(str(candidate.version), before, summary, tuple(objections))
 
 
 def undo(repository: Repository, settings: Mapping[str, Any], alias: str) -> Promotion:
-    """Let an alias name again what it named before it came to name its present version.
+    """Set an alias back to its previous version.
 
     Raises:
-        PromotionError: nothing was promoted to this alias before.
+        PromotionError: there is no previous version.
     """
     model = str(settings["model"])
     with store.errors(repository.root):
@@ -95,14 +95,14 @@ def undo(repository: Repository, settings: Mapping[str, Any], alias: str) -> Pro
         champion = registry.by_alias(client, model, alias)
         before = registry.replaced(champion, alias) if champion else None
         if champion is None or before is None or before == "0":
-            raise PromotionError(f"{model}@{alias}: expected an earlier promotion to go back to, found none")
+            raise PromotionError(f"{model}@{alias}: expected a previous version, found none")
         client.set_registered_model_alias(model, alias, before)
         repository.remember(alias, client.get_model_version(model, before).tags.get(registry.REVISION_TAG, ""))
         return Promotion(before, str(champion.version), "")
 
 
 def _objections(candidate: "ModelVersion", revision: Revision, record: Results, min_accuracy: float) -> list[str]:
-    """Return what speaks against a candidate whatever the present version is."""
+    """Return the failed checks that do not depend on the current version."""
     found = []
     accuracy = record.metrics["test/accuracy"]
     if accuracy < min_accuracy:
@@ -120,17 +120,17 @@ def _objections(candidate: "ModelVersion", revision: Revision, record: Results, 
 def _against(
     client: "MlflowClient", champion: "ModelVersion", repository: Repository, revision: Revision, record: Results
 ) -> tuple[str, list[str]]:
-    """Compare a candidate with the champion on the same test images; returns words, and what speaks against it."""
+    """Compare a candidate with the champion on the same test images; return a summary and the failed checks."""
     path = record.paths["evaluate"]["predictions"]
     new = parse_predictions(repository.output(revision, record, path))
     old = parse_predictions(registry.artifact(client, champion, PurePosixPath(path).name))
     if not new.same_images(old):
-        return "", [f"version {champion.version} was tested on other images, so the two can't be compared"]
+        return "", [f"version {champion.version} was tested on other images, so they cannot be compared"]
     difference = statistics.paired(old.correct, new.correct)
-    words = (
+    summary = (
         f"{difference.value * 100:+.2f} points against version {champion.version} on the same {len(new.labels):,} "
         f"images (95 % interval {difference.low * 100:+.2f} to {difference.high * 100:+.2f}; McNemar p "
         f"{statistics.p_text(difference.p_value)})"
     )
     worse = difference.value < 0 and difference.p_value < statistics.SIGNIFICANT
-    return words, [f"significantly worse than the present one: {words}"] if worse else []
+    return summary, [f"significantly worse than the current version: {summary}"] if worse else []

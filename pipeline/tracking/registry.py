@@ -1,4 +1,4 @@
-"""Registered models: which version shows which result, and which one an alias names."""
+"""MLflow's model registry: versions of results, and aliases."""
 
 import hashlib
 import re
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 REPLACED_TAG = "promoted_over"
-"""On a version that an alias was moved to: ALIAS=VERSION, the version that it named before; VERSION 0 is none."""
+"""Tag of a promoted version: ALIAS=VERSION, the previous version of the alias; VERSION 0 means none."""
 
 REVISION_TAG = "promoted_revision"
-"""On a version that was promoted: the commit that carries its results."""
+"""Tag of a promoted version: the commit with its results."""
 
 FORCED_TAG = "promotion_forced"
-"""On a version that was promoted all the same: the reasons against it."""
+"""Tag of a version that was promoted with --force: the failed checks."""
 
 
 def versions(client: "MlflowClient", model: str) -> list["ModelVersion"]:
@@ -30,26 +30,26 @@ def versions(client: "MlflowClient", model: str) -> list["ModelVersion"]:
 
 
 def of_content(client: "MlflowClient", model: str, content: str, experiment: str | None) -> "ModelVersion | None":
-    """Return the newest version that shows a result, of this experiment's run if that has one."""
+    """Return the newest version of a result, preferably from the run of this experiment."""
     same = [version for version in versions(client, model) if version.tags.get(runs.CONTENT_TAG) == content]
     own = [v for v in same if v.run_id and client.get_run(v.run_id).info.run_name == experiment]
     return next(reversed(own or same), None)
 
 
 def aliases(client: "MlflowClient", model: str) -> dict[str, str]:
-    """Return alias -> version of all aliases of a model, of which there may be none."""
+    """Return alias -> version of all aliases of a model; empty if the model does not exist."""
     registered = client.search_registered_models(f"name = '{model}'")
     return {alias: str(number) for alias, number in registered[0].aliases.items()} if registered else {}
 
 
 def by_alias(client: "MlflowClient", model: str, alias: str) -> "ModelVersion | None":
-    """Return the version that an alias names."""
+    """Return the version of an alias."""
     number = aliases(client, model).get(alias)
     return client.get_model_version(model, number) if number else None
 
 
 def move(client: "MlflowClient", model: str, alias: str, version: str, *, revision: str, forced: str = "") -> None:
-    """Let an alias name another version, and keep what it named before."""
+    """Set an alias to another version and record the previous one."""
     before = by_alias(client, model, alias)
     client.set_registered_model_alias(model, alias, version)
     if before is None or str(before.version) != version:
@@ -60,13 +60,13 @@ def move(client: "MlflowClient", model: str, alias: str, version: str, *, revisi
 
 
 def replaced(version: "ModelVersion", alias: str) -> str | None:
-    """Return the version that an alias named before it came to name this one; "0" for none, None if unknown."""
+    """Return the version that an alias had before it was set to this one; "0" for none, None if unknown."""
     before, _, number = version.tags.get(REPLACED_TAG, "").partition("=")
     return number if before == alias else None
 
 
 def md5(version: "ModelVersion") -> str:
-    """Return the MD5 of a version's ONNX file as it would be served: what DVC records of the file it came from."""
+    """Return the MD5 of a version's ONNX file as it would be served, to compare with DVC's."""
     with tempfile.TemporaryDirectory() as folder:
         graph = _download(
             version.name, str(version.version), Path(folder), f"models:/{version.name}/{version.version}"
@@ -75,57 +75,57 @@ def md5(version: "ModelVersion") -> str:
 
 
 def artifact(client: "MlflowClient", version: "ModelVersion", path: str) -> bytes:
-    """Return the bytes of an artifact of the run that a version came from."""
+    """Return the bytes of an artifact of a version's run."""
     assert version.run_id
     with tempfile.TemporaryDirectory() as folder:
         return Path(client.download_artifacts(version.run_id, path, folder)).read_bytes()
 
 
 def model_file(root: Path, uri: str, folder: Path) -> Path:
-    """Return the ONNX file of a registered model, downloaded.
+    """Download the ONNX file of a registered model and return its path.
 
     Args:
-        root: the user's repository, beside whose files the default store lives.
+        root: the user's repository, with the default store.
         uri: "models:/NAME@ALIAS" or "models:/NAME/VERSION".
-        folder: an empty one for the model's files; the path returned lies in it.
+        folder: an empty folder for the model's files.
 
     Raises:
-        TrackingError: the store cannot be reached, has no such model, alias or version, or that is no ONNX model.
+        TrackingError: the store cannot be reached, has no such model, alias or version, or it is no ONNX model.
     """
-    asked = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
-    if not asked:
+    requested = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
+    if not requested:
         raise TrackingError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
     address = store.uri(root)
     if address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists():
         raise TrackingError(
-            f"{uri}: there is no MLflow store {address} yet; dvc repro makes it, MLFLOW_TRACKING_URI names another"
+            f"{uri}: there is no MLflow store {address} yet; dvc repro creates it, MLFLOW_TRACKING_URI selects another"
         )
-    store.lose_patience()
-    with store.errors(root, f"so {uri} cannot be read; MLFLOW_TRACKING_URI names another store"):
+    store.limit_waiting()
+    with store.errors(root, f"so {uri} cannot be read; MLFLOW_TRACKING_URI selects another store"):
         client = store.client(root)
-        version = _asked_version(client, address, uri, **asked.groupdict())
-        return _download(asked["name"], version, folder, uri)
+        version = _requested_version(client, address, uri, **requested.groupdict())
+        return _download(requested["name"], version, folder, uri)
 
 
-def _download(name: str, version: str, folder: Path, asked: str) -> Path:
+def _download(name: str, version: str, folder: Path, uri: str) -> Path:
     import mlflow.artifacts
 
     copy = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(folder)))
     found = sorted(path.name for path in copy.iterdir())
     graphs = [file for file in found if file.endswith(".onnx")]
     if len(graphs) != 1:
-        raise TrackingError(f"{asked}: expected a model with one .onnx file, found {', '.join(found)}")
+        raise TrackingError(f"{uri}: expected a model with one .onnx file, found {', '.join(found)}")
     return copy / graphs[0]
 
 
-def _asked_version(
+def _requested_version(
     client: "MlflowClient", address: str, uri: str, name: str, alias: str | None, version: str | None
 ) -> str:
-    """Return the version that an alias stands for, or `version` if it exists."""
+    """Return the version of an alias, or `version` if it exists."""
     models = client.search_registered_models(f"name = '{name}'")
     if not models:
-        there = [model.name for model in client.search_registered_models()]
-        raise TrackingError(f"{uri}: MLflow store {address} has no model {name}; {_choice('models', there)}")
+        existing = [model.name for model in client.search_registered_models()]
+        raise TrackingError(f"{uri}: MLflow store {address} has no model {name}; {_choice('models', existing)}")
     named = models[0].aliases
     if alias is not None and alias in named:
         return str(named[alias])
@@ -133,10 +133,10 @@ def _asked_version(
     if version is not None and int(version) in numbers:
         return version
     missing = f"version {version}" if alias is None else f"alias {alias}"
-    there = [f"@{each}" for each in sorted(named)] + [f"/{each}" for each in numbers]
-    raise TrackingError(f"{uri}: model {name} has no {missing}; {_choice('aliases and versions', there)}")
+    existing = [f"@{each}" for each in sorted(named)] + [f"/{each}" for each in numbers]
+    raise TrackingError(f"{uri}: model {name} has no {missing}; {_choice('aliases and versions', existing)}")
 
 
 def _choice(kind: str, names: Sequence[str]) -> str:
     shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"the {kind} there are: {shown or 'none'}"
+    return f"existing {kind}: {shown or 'none'}"

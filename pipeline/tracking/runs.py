@@ -1,6 +1,6 @@
-"""One MLflow run for each result: found by its content and its experiment's name, made whole from files.
+"""One MLflow run for each result, identified by its content and experiment name, and completed from files.
 
-Publishing twice adds nothing; publishing late, after a store was away, adds what is missing.
+Publishing is idempotent; publishing again after an error of the store adds what is missing.
 """
 
 import json
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# Tags that runs are found by. The first two are DVC's names of environment variables that say the same.
+# Tags that identify runs. The first two have the names of DVC's environment variables with the same values.
 EXPERIMENT_TAG = "DVC_EXP_NAME"
 BASELINE_TAG = "DVC_EXP_BASELINE_REV"
 TRAINING_TAG = "training_sha256"
 CONTENT_TAG = "content_sha256"
 COMPLETE_TAG = "complete"
 MISSING_TAG = "missing"
-"""Files that neither DVC's cache nor a remote had when the run was made."""
+"""Tag with the files that neither DVC's cache nor a remote had when the run was created."""
 
 NAME_TAG = "mlflow.runName"
 MACHINE = ("device", "device_name", "threads", "precision", "platform")
@@ -38,24 +38,24 @@ VERSIONS = ("python", "torch", "dvc", "mlflow")
 
 @dataclass(frozen=True)
 class Owner:
-    """The DVC experiment that results belong to, or none: then they are those of a plain `dvc repro` or commit."""
+    """The DVC experiment of results; none for those of a plain `dvc repro` or commit."""
 
     experiment: str | None = None
     baseline: str | None = None
 
     @classmethod
     def of_this_process(cls) -> "Owner":
-        """Return what DVC says of itself to the stages it starts."""
+        """Return the experiment that DVC names in the environment of its stages."""
         return cls(os.environ.get(EXPERIMENT_TAG) or None, os.environ.get(BASELINE_TAG) or None)
 
     @classmethod
     def of(cls, run: "Run") -> "Owner":
-        """Return whose a run is."""
+        """Return the owner of a run."""
         return cls(run.data.tags.get(EXPERIMENT_TAG), run.data.tags.get(BASELINE_TAG))
 
     @property
     def tags(self) -> dict[str, str]:
-        """The owner as tags; MLflow's own tag of a commit means the one that work started from."""
+        """The owner as tags; MLflow's tag of the commit is the baseline."""
         named = {
             EXPERIMENT_TAG: self.experiment,
             BASELINE_TAG: self.baseline,
@@ -64,13 +64,13 @@ class Owner:
         return {key: value for key, value in named.items() if value} if self.experiment else {}
 
     def owns(self, run: "Run") -> bool:
-        """Say whether a run is this owner's."""
+        """Return whether a run has this owner."""
         return Owner.of(run) == self
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where a run is: its name and id, the version of its registered model ("" without), whether it was there."""
+    """A run: its name and id, the version of its registered model ("" for none), whether it existed before."""
 
     name: str
     run_id: str
@@ -79,15 +79,15 @@ class Published:
 
 
 def publish(root: Path, settings: Mapping[str, Any], record: Results, owner: Owner, folder: Path) -> Published:
-    """Make the run of these results whole: find or create it, then add what it lacks.
+    """Find or create the run of these results and complete it.
 
     Args:
-        root: the user's repository, beside whose files the default store lives.
-        settings: "experiment" and "model", as params.yaml's `tracking` has them.
-        folder: where the files that the record names are; what is absent is named in the run's tag "missing".
+        root: the user's repository, with the default store.
+        settings: "experiment" and "model" of params.yaml's `tracking`.
+        folder: with the files of the record; the run's tag "missing" lists absent ones.
 
     Raises:
-        TrackingError: the store cannot be reached or refuses; calling again later completes the run.
+        TrackingError: the store cannot be reached or rejects a request; calling again later completes the run.
     """
     with store.errors(root):
         client, experiment = store.experiment(root, settings["experiment"])
@@ -101,7 +101,7 @@ def publish(root: Path, settings: Mapping[str, Any], record: Results, owner: Own
 
 
 def find(client: "MlflowClient", experiment: str, record: Results, owner: Owner) -> "Run | None":
-    """Return the run of these results: the one that shows them, or the one that train opened for them."""
+    """Return the run with these results, or else the one that train opened for them."""
     same = search(client, experiment, f"tags.{CONTENT_TAG} = '{record.content}'")
     if found := shown(same, record, owner):
         return found
@@ -109,9 +109,9 @@ def find(client: "MlflowClient", experiment: str, record: Results, owner: Owner)
 
 
 def shown(known: Sequence["Run"], record: Results, owner: Owner) -> "Run | None":
-    """Return which of several runs shows these results, a complete one first.
+    """Return the run with these results among several, preferably a complete one.
 
-    Results without an experiment's name have no run of their own while some experiment's run shows the very same.
+    Results without an experiment's name share the run of an experiment with the same content.
     """
     same = [run for run in known if run.data.tags.get(CONTENT_TAG) == record.content]
     owned = [run for run in same if owner.owns(run)]
@@ -119,13 +119,13 @@ def shown(known: Sequence["Run"], record: Results, owner: Owner) -> "Run | None"
 
 
 def opened(known: Sequence["Run"], record: Results, owner: Owner) -> "Run | None":
-    """Return which of several runs train opened for these results and nothing has completed."""
-    begun = (run for run in known if run.data.tags.get(TRAINING_TAG) == record.training and owner.owns(run))
-    return next((run for run in begun if not is_complete(run)), None)
+    """Return the incomplete run that train opened for these results, among several."""
+    candidates = (run for run in known if run.data.tags.get(TRAINING_TAG) == record.training and owner.owns(run))
+    return next((run for run in candidates if not is_complete(run)), None)
 
 
 def of_training(client: "MlflowClient", experiment: str, training: str, owner: Owner) -> list["Run"]:
-    """Return an owner's runs of one very training, oldest first."""
+    """Return an owner's runs of a training, oldest first."""
     return [run for run in search(client, experiment, f"tags.{TRAINING_TAG} = '{training}'") if owner.owns(run)]
 
 
@@ -141,14 +141,14 @@ def search(client: "MlflowClient", experiment: str, condition: str = "") -> list
 
 
 def is_complete(run: "Run") -> bool:
-    """Say whether a run has all that it is to have, or all that there was."""
+    """Return whether a run was completed, with all files that were available."""
     return run.data.tags.get(COMPLETE_TAG) == "true"
 
 
 def create(
     client: "MlflowClient", experiment: str, training: str, arch: str, owner: Owner, record: Results | None = None
 ) -> "Run":
-    """Open a run; the record, where there is one already, says when it began."""
+    """Create a run; its start time is that of the record, if there is one."""
     return client.create_run(
         experiment,
         start_time=_milliseconds(record.started) if record else None,
@@ -160,11 +160,11 @@ def create(
 def log_history(
     client: "MlflowClient", run: "Run", rows: Sequence[Mapping[str, float]], span: tuple[int, int] | None = None
 ) -> None:
-    """Add the epochs that a run lacks, and no other: neither a gap nor a repeat in its curves.
+    """Log the epochs that a run lacks, so that its curves have neither gaps nor duplicates.
 
     Args:
-        rows: "epoch" (from 1) and its metrics, one an epoch.
-        span: milliseconds since 1970, first and last, over which the epochs are spread; None: they end now.
+        rows: "epoch" (from 1) and its metrics, one per epoch.
+        span: first and last time in milliseconds since 1970, over which the epochs are spread; None means now.
     """
     from mlflow.entities import Metric
 
@@ -179,12 +179,12 @@ def log_history(
                 logged[key] = {metric.step for metric in client.get_metric_history(run.info.run_id, key)}
             if step not in logged[key]:
                 metrics.append(Metric(key, float(row[key]), when, step))
-    for start in range(0, len(metrics), 1000):  # what one request may carry
+    for start in range(0, len(metrics), 1000):  # the limit of one request
         client.log_batch(run.info.run_id, metrics=metrics[start : start + 1000])
 
 
 def artifacts(record: Results) -> dict[str, str]:
-    """Return path -> folder in the run, of all files that a run shows."""
+    """Return path -> folder in the run, for all artifacts of a run."""
     path = record.paths
     shown = {path["train"]["params"]: "", path["export"]["card"]: ""}
     shown |= {path["train"]["history"]: "", path["evaluate"]["predictions"]: ""}
@@ -200,7 +200,7 @@ def needed(record: Results) -> list[str]:
 
 
 def model_version(client: "MlflowClient", model: str, run: "Run") -> str:
-    """Return the version of the registered model that came from a run, "" if there is none."""
+    """Return the version of the registered model of a run, "" if there is none."""
     versions = client.search_model_versions(f"name = '{model}' and run_id = '{run.info.run_id}'")
     return str(versions[0].version) if versions else ""
 
@@ -231,10 +231,10 @@ def _complete(client: "MlflowClient", run: "Run", model: str, record: Results, o
         if key not in curves and key not in run.data.metrics
     ]
     client.log_batch(run_id, metrics=finals)
-    for path, place in artifacts(record).items():
+    for path, target in artifacts(record).items():
         found = folder / path
         for file in sorted(found.iterdir()) if found.is_dir() else [found] if found.exists() else []:
-            client.log_artifact(run_id, str(file), place or None)
+            client.log_artifact(run_id, str(file), target or None)
     _log_dataset(client, run, record)
     graph = folder / record.paths["export"]["out"]
     if graph.exists() and not model_version(client, model, run):
@@ -248,7 +248,7 @@ def _complete(client: "MlflowClient", run: "Run", model: str, record: Results, o
 
 
 def _tags(record: Results) -> dict[str, str]:
-    """Say what the numbers should be read with: data, seed, device, determinism, versions."""
+    """Return the tags that describe a result: dataset, seed, device, determinism, versions."""
     measured, params = record.metrics, record.params
     return {
         **{key: str(measured[f"train/{key}"]) for key in MACHINE},

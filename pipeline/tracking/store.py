@@ -1,4 +1,4 @@
-"""Where runs are kept: the store's address, a client for it, and its errors as one line."""
+"""The MLflow store: its address, a client, and its errors as one line."""
 
 import logging
 import os
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 DATABASE, ARTIFACTS, LOCK = "mlflow.db", "mlartifacts", ".mlflow.lock"
 
 KIND = "custom_model_development"
-"""Tells MLflow's pages to show an experiment as model training, not as development of language-model apps."""
+"""Makes MLflow's UI show an experiment as model training, not as GenAI development."""
 
 TIMEOUT_SECONDS = 10
-"""How long one request may take where nobody should wait for MLflow."""
+"""Timeout of a request where MLflow must not block."""
 
 
 def uri(root: Path) -> str:
-    """Return the address of the store in use: `MLFLOW_TRACKING_URI`, else sqlite at the repository's root."""
+    """Return the address of the store: `MLFLOW_TRACKING_URI`, else sqlite at the repository's root."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / DATABASE}"
 
 
 def load() -> None:
-    """Import MLflow, which takes seconds, with the settings that it has here."""
+    """Import MLflow, which takes seconds, with the project's settings."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # with MLflow's 7 a dead server takes minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's default, 7, can take minutes
     import mlflow  # noqa: F401
 
     for name in ("mlflow", "alembic"):
@@ -40,45 +40,45 @@ def load() -> None:
 
 
 def client(root: Path) -> "MlflowClient":
-    """Return a client of the store, which is made if it does not exist."""
+    """Return a client of the store, which is created if it does not exist."""
     load()
     import mlflow
 
     mlflow.set_tracking_uri(uri(root))
-    # Processes that start together on a fresh store would race in the database's schema migration.
+    # Concurrent processes would race in the schema migration of a new database.
     with filelock.FileLock(root / LOCK):
-        made = mlflow.MlflowClient(uri(root))
-        made.search_experiments(max_results=1)
-    return made
+        connected = mlflow.MlflowClient(uri(root))
+        connected.search_experiments(max_results=1)
+    return connected
 
 
 def experiment(root: Path, name: str) -> tuple["MlflowClient", str]:
-    """Return a client and the id of the MLflow experiment of that name, both made if they don't exist.
+    """Return a client and the id of the MLflow experiment of that name, created if they don't exist.
 
-    Artifacts of the default store have an absolute address beside the database, so that runs of DVC's temporary
-    workspaces keep them when the workspace is deleted.
+    Artifacts of the default store have an absolute address next to the database, so that they are kept when DVC
+    deletes a temporary workspace.
     """
-    made = client(root)
+    connected = client(root)
     with filelock.FileLock(root / LOCK):
-        found = made.get_experiment_by_name(name)
+        found = connected.get_experiment_by_name(name)
         if found:
-            return made, found.experiment_id
-        remote = uri(root).startswith(("http://", "https://", "databricks"))  # such a server knows where they go
+            return connected, found.experiment_id
+        remote = uri(root).startswith(("http://", "https://", "databricks"))  # the server chooses the location
         location = None if remote else (root / ARTIFACTS / name).as_uri()
-        return made, made.create_experiment(name, location, {"mlflow.experimentKind": KIND})
+        return connected, connected.create_experiment(name, location, {"mlflow.experimentKind": KIND})
 
 
-def lose_patience() -> None:
-    """Let requests to a server that does not answer fail soon, unless the user has said when."""
+def limit_waiting() -> None:
+    """Set short timeouts and few retries for requests, unless the user has set them."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT_SECONDS))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 @contextmanager
 def errors(
-    root: Path, advice: str = "nothing is lost: when it answers again, run python -m pipeline sync"
+    root: Path, advice: str = "no results are lost: when it is reachable again, run python -m pipeline sync"
 ) -> Iterator[None]:
-    """Turn what a store can raise into a TrackingError of one line."""
+    """Raise errors of a store as a TrackingError of one line."""
     import mlflow.exceptions
     import requests
     import sqlalchemy.exc

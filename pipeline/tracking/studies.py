@@ -1,4 +1,4 @@
-"""The run of a search or a study, whose experiments' runs are its children."""
+"""The parent run of a search or study; the runs of its experiments are the children."""
 
 import math
 import sys
@@ -21,13 +21,13 @@ VERDICT_TAG = "verdict"
 
 
 class StudyRun:
-    """The run of a search or study: what was tried and what came out; the runs of the experiments are its children.
+    """The parent run of a search or study, with its space and outcome.
 
-    A store that fails meanwhile costs a warning: the experiments' results are in git.
+    Later errors of the store only give a warning: the experiments' results are in git.
     """
 
     def __init__(self, root: Path, mlflow_experiment: str, name: str, run_id: str | None) -> None:
-        """Open the run of an earlier start again, or make one.
+        """Reopen the run of an earlier start, or create one.
 
         Raises:
             TrackingError: the store cannot be reached.
@@ -39,7 +39,7 @@ class StudyRun:
             self.client.update_run(self.run_id, status="RUNNING")
 
     def describe(self, space: Mapping[str, Any]) -> None:
-        """Log the space as parameters, one for each parameter that varies."""
+        """Log the search space as parameters, one for each parameter of the space."""
         from mlflow.entities import Param
 
         described = [Param(f"space.{key}", text_of(spec)) for key, spec in space.items()]
@@ -50,34 +50,34 @@ class StudyRun:
         self._try(lambda: self._adopt(experiment))
 
     def prune(self, experiment: str, reason: str) -> None:
-        """Make the run that a stopped training left a child, and end it as killed."""
+        """Make the run of a pruned trial a child of this one and end it as killed."""
         self._try(lambda: self._prune(experiment, reason))
 
     def best(self, experiment: str, value: float, values: Mapping[str, Any], trials: int) -> None:
-        """Note the best experiment of the first `trials` trials, its val/accuracy and its parameters."""
+        """Log the best experiment of the first `trials` trials, its val/accuracy and its parameters."""
         self._try(lambda: self._best(experiment, value, values, trials))
 
     def conclude(self, verdict: str, quantities: Mapping[str, float]) -> None:
-        """Note what a study says of its claim, and the numbers behind it; those that are not known are left out."""
+        """Log the verdict of a study and its quantities, without missing values."""
         self._try(lambda: self._conclude(verdict, quantities))
 
     def end(self, status: str) -> None:
-        """Set the status: "FINISHED", or "KILLED" if it is to go on later."""
+        """Set the status: "FINISHED", "FAILED", or "KILLED" if it can be continued."""
         self._try(lambda: self.client.set_terminated(self.run_id, status))
 
     def _try(self, action: Callable[[], object]) -> None:
         try:
             with self.lock:
                 action()
-        except Exception as error:  # a store may fail in any way; what runs must survive all of them
-            print(f"warning: MLflow: {store.short(error)}; the experiments go on", file=sys.stderr, flush=True)
+        except Exception as error:  # experiments must survive any error of a store
+            print(f"warning: MLflow: {store.short(error)}; the experiments continue", file=sys.stderr, flush=True)
 
     def _exists(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
 
         try:
             return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException:  # the store is another one than it was
+        except MlflowException:  # another store than at the earlier start
             return False
 
     def _new(self, name: str) -> str:

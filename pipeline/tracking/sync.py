@@ -1,4 +1,4 @@
-"""Bring MLflow into line with git and DVC, which hold the truth: rebuild, complete, rename, mark."""
+"""Synchronise MLflow with git and DVC: create, complete, rename and tag runs, restore aliases."""
 
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 REVISIONS_TAG = "revisions"
-"""The commits that carry a run's results: the experiment's own, and those of branches and tags."""
+"""Tag with the commits that contain a run's results: the experiment's, and those of branches and tags."""
 
 GONE_TAG = "dvc_experiment"
-"""Set to "gone" on a run whose experiment has been removed or replaced; the run itself stays."""
+"""Tag with the value "gone" of a run whose experiment has been removed or replaced; the run is kept."""
 
-MOST_REVISIONS = 100  # what a tag has room for
+MOST_REVISIONS = 100  # within the size limit of a tag
 
 
 @dataclass(frozen=True)
 class Carried:
-    """Results, whose they are, and the commits that carry them; the first is the one to read files from."""
+    """Results, their owner, and the commits that contain them; files are read from the first."""
 
     record: Results
     owner: Owner
@@ -41,14 +41,14 @@ class Carried:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing to do.
+    """One change to make in MLflow.
 
     Attributes:
-        verb: "create" or "complete" a run, "rename" it, "tag" it with its commits, mark it as "gone"; or "promote",
-            give an alias back that the model registry has lost.
+        verb: "create" or "complete" a run, "rename" it, "tag" it with its commits, tag it as "gone"; or "promote",
+            restore an alias that the model registry lacks.
         name: of the experiment or commit, or the alias.
-        run: the run as it is; None if it is to be created.
-        carried: the results it shows; None if it is "gone".
+        run: the existing run; None if it must be created.
+        carried: the results of the run; None for "gone" and "promote".
     """
 
     verb: str
@@ -59,12 +59,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What differs between MLflow and git with DVC.
+    """The differences between MLflow and git with DVC.
 
     Attributes:
-        changes: to be applied in this order, so that the model's versions are registered in the order of results.
-        unchanged: how many results have the run that they should have.
-        skipped: name of a revision -> why it has no run.
+        changes: in the order of application, which registers model versions in the order of results.
+        unchanged: number of results with an up-to-date run.
+        skipped: name of a revision -> the reason why it gets no run.
     """
 
     changes: list[Change]
@@ -76,8 +76,8 @@ def plan(repository: Repository, settings: Mapping[str, str], names: Iterable[st
     """Compare MLflow with git and DVC.
 
     Args:
-        settings: "experiment" and "model" of MLflow, for results whose own track stage never ran.
-        names: of revisions to look at; none: all experiments, and every commit of every branch and tag.
+        settings: "experiment" and "model" of MLflow, for results whose track stage did not run.
+        names: of revisions; none means all experiments, and every commit of every branch and tag.
 
     Raises:
         PipelineError: a revision does not exist, or the store cannot be reached.
@@ -107,10 +107,10 @@ def plan(repository: Repository, settings: Mapping[str, str], names: Iterable[st
 
 
 def apply(repository: Repository, settings: Mapping[str, str], change: Change) -> None:
-    """Make one change.
+    """Apply one change.
 
     Raises:
-        TrackingError: the store cannot be reached or refuses; planning again finds what is left to do.
+        TrackingError: the store cannot be reached or rejects a request; a new plan has the remaining changes.
     """
     with store.errors(repository.root):
         client = store.client(repository.root)
@@ -140,9 +140,9 @@ def apply(repository: Repository, settings: Mapping[str, str], change: Change) -
 
 
 def collect(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Carried], dict[str, str]]:
-    """Return the results of revisions, oldest first, and why others have none.
+    """Return the results of revisions, oldest first, and the reasons why others have none.
 
-    A commit whose results are those of an experiment is one more carrier of them, as after `dvc exp apply`.
+    A commit with the results of an experiment, as after `dvc exp apply`, is added to the commits of these results.
     """
     found: dict[tuple[str, Owner], Carried] = {}
     skipped: dict[str, str] = {}
@@ -153,7 +153,7 @@ def collect(repository: Repository, revisions: Iterable[Revision]) -> tuple[list
             skipped[revision.name] = str(error)
             continue
         if not record.tracking.get("enabled", True):
-            skipped[revision.name] = f"{revision.name}: its parameters say tracking.enabled: false"
+            skipped[revision.name] = f"{revision.name}: tracking.enabled is false in its parameters"
             continue
         owner = Owner(revision.experiment, revision.baseline)
         same = [key for key in found if key[0] == record.content]
@@ -166,12 +166,12 @@ def collect(repository: Repository, revisions: Iterable[Revision]) -> tuple[list
 
 
 def _changes(repository: Repository, item: Carried, run: "Run | None") -> list[Change]:
-    """Return what it takes to make a run show these results: nothing, or one change."""
+    """Return the change that updates a run to these results, if any."""
     name = item.revisions[0].name
     if run is None:
         return [Change("create", name, None, item)]
     tags = run.data.tags
-    if not runs.is_complete(run) or _has_what_was_missing(repository, item, run):
+    if not runs.is_complete(run) or _has_missing_files(repository, item, run):
         return [Change("complete", name, run, item)]
     if item.owner.experiment and not item.owner.owns(run):
         return [Change("rename", f"{run.info.run_name} to {name}", run, item)]
@@ -181,7 +181,7 @@ def _changes(repository: Repository, item: Carried, run: "Run | None") -> list[C
 
 
 def _match(known: list["Run"], item: Carried, alive: set[Owner]) -> "Run | None":
-    """Return the run of these results, under its present name or the one before."""
+    """Return the run of these results, under the current or the former name of the experiment."""
     return (
         runs.shown(known, item.record, item.owner)
         or _renamed(known, item, alive)
@@ -190,24 +190,24 @@ def _match(known: list["Run"], item: Carried, alive: set[Owner]) -> "Run | None"
 
 
 def _renamed(known: list["Run"], item: Carried, alive: set[Owner]) -> "Run | None":
-    """Return the run that shows these results under the name of an experiment which has been renamed since."""
+    """Return the run with these results under the former name of a renamed experiment."""
     found = []
     for run in known:
         owner, same = Owner.of(run), run.data.tags.get(runs.CONTENT_TAG) == item.record.content
         if same and owner.experiment and owner not in alive and owner.baseline == item.owner.baseline:
             found.append(run)
-    known_as_this = [run for run in found if item.revisions[0].sha in run.data.tags.get(REVISIONS_TAG, "")]
-    return next(iter([*known_as_this, *found]), None)
+    same_commit = [run for run in found if item.revisions[0].sha in run.data.tags.get(REVISIONS_TAG, "")]
+    return next(iter([*same_commit, *found]), None)
 
 
 def _is_gone(run: "Run", alive: set[Owner]) -> bool:
-    """Say whether a run's experiment is gone and it does not say so yet; an incomplete one may still be running."""
+    """Return whether to tag a run as "gone"; an incomplete run may still be running."""
     owner = Owner.of(run)
     return bool(owner.experiment) and owner not in alive and runs.is_complete(run) and GONE_TAG not in run.data.tags
 
 
 def _lost_aliases(repository: Repository, client: "MlflowClient", model: str) -> list[Change]:
-    """Return the aliases that git remembers and the registry does not know; one that it knows is its own affair."""
+    """Return the aliases that git has and the registry lacks; existing aliases are not changed."""
     known = registry.aliases(client, model)
     return [Change("promote", alias, None, None) for alias in repository.remembered() if alias not in known]
 
@@ -220,7 +220,8 @@ def _promote_again(repository: Repository, client: "MlflowClient", model: str, a
         registry.move(client, model, alias, str(version.version), revision=revision.sha)
 
 
-def _has_what_was_missing(repository: Repository, item: Carried, run: "Run") -> bool:
+def _has_missing_files(repository: Repository, item: Carried, run: "Run") -> bool:
+    """Return whether files that the run lacks are available now."""
     missing = run.data.tags.get(runs.MISSING_TAG, "").split()
     if not missing:
         return False
@@ -229,5 +230,5 @@ def _has_what_was_missing(repository: Repository, item: Carried, run: "Run") -> 
 
 
 def _settings(item: Carried, defaults: Mapping[str, str]) -> dict[str, str]:
-    """Return where these results go: where their own parameters say."""
+    """Return the MLflow experiment and model of these results, from their own parameters if recorded."""
     return {key: str(item.record.tracking.get(key, defaults[key])) for key in ("experiment", "model")}

@@ -99,7 +99,7 @@ def test_seeds_make_one_row_and_are_tested_by_their_means(tmp_path):
     assert contests["lone"].difference.value == pytest.approx(0.012)
     text = tables.to_markdown(found)
     assert "89.90 ± 0.10" in text
-    assert "n = 1: one seed says nothing of how much another seed would change" in text
+    assert "n = 1: no estimate of the variation between seeds" in text
 
 
 def test_how_inspect_looked_at_a_network_makes_no_other_kind(tmp_path):
@@ -133,7 +133,7 @@ def test_other_test_images_are_not_compared(forge):
     forge.experiment("elsewhere", predicted=forge.right())
     found = compared(forge)
     assert "elsewhere" not in {contest.row.name for contest in found.contests}
-    assert "elsewhere: other test images than those of HEAD, so they can't be compared" in found.notes
+    assert "elsewhere: other test images than those of HEAD, so they cannot be compared" in found.notes
 
 
 def test_what_cannot_be_compared_is_said(forge, tmp_path):
@@ -143,11 +143,11 @@ def test_what_cannot_be_compared_is_said(forge, tmp_path):
     forge.git("commit", "-qam", "By hand")
     with pytest.raises(ResultsError, match=r"metrics/evaluate.json is not the file that dvc.lock recorded"):
         compared(forge, "HEAD")
-    with pytest.raises(PipelineError, match=r"--sort: expected a metric .* found accuracy; .* test/accuracy"):
+    with pytest.raises(PipelineError, match=r"--sort: found accuracy, expected a numeric metric; .* test/accuracy"):
         compared(forge, head, baseline=head, sort="accuracy")
     found = compared(forge)
     assert found.contests == ()
-    assert "HEAD carries no results to compare with; name others with --baseline" in found.notes
+    assert "HEAD has no results to compare with; choose another revision with --baseline" in found.notes
     with pytest.raises(PipelineError, match=r"^nowhere: .*dvc exp list -A shows"):
         compared(forge, "nowhere")
     with pytest.raises(PipelineError, match="expected a DVC repository"):

@@ -76,11 +76,11 @@ def test_results_that_do_not_belong_together_are_refused(forge):
         stages["evaluate"]["deps"] = [{"path": "model", "hash": "md5", "md5": "1" * 32}]
 
     for edit, message in (
-        (other_model, "stage evaluate ran on another model than the one that is recorded"),
+        (other_model, "stage evaluate ran on another model than the recorded one"),
         (lambda stages: stages.pop("export"), "stage export has not run"),
         (
             lambda stages: stages["train"]["outs"].clear(),
-            "an earlier version of this pipeline made them",
+            "another version of the pipeline made them",
         ),
     ):
         saved = (forge.folder / "dvc.lock").read_bytes()

@@ -52,5 +52,5 @@ def test_what_differs_is_named_with_its_size(clone):
 def test_what_cannot_be_verified_is_one_line(clone):
     """No such revision; the workspace, which may change meanwhile; a commit without results."""
     assert verify(clone, "nowhere", 1).startswith("error: nowhere: ")
-    assert "error: the workspace can't be verified" in verify(clone, "workspace", 1)
+    assert "error: cannot verify the workspace" in verify(clone, "workspace", 1)
     assert "error: HEAD~1: no results: expected dvc.lock, found none" in verify(clone, "HEAD~1", 1)

@@ -161,7 +161,7 @@ def test_a_study_from_before_a_parameter_was_added_goes_on(clone):
     study.optuna.set_user_attr(BASE, json.dumps(older))
     assert Study(clone.folder, plan, searched).base() == base
     study.optuna.set_user_attr(BASE, json.dumps(older | {"data.train_share": 0.5}))
-    with pytest.raises(TuningError, match=r"data.train_share: found 1.0, but the search older began with 0.5"):
+    with pytest.raises(TuningError, match=r"data.train_share: found 1.0, but the search older was started with 0.5"):
         Study(clone.folder, plan, searched)
 
 
@@ -169,7 +169,7 @@ def test_ctrl_c_ends_a_search_in_order(searched):
     """The training is saved, DVC's temporary folder is gone, the trial is kept as running, and one line says so."""
     folders, saved, kept = searched.left
     assert searched.interrupted_code == 130
-    assert "interrupted with 0 of 4 trials finished; the same command goes on" in searched.interrupted
+    assert "interrupted with 0 of 4 trials finished; the same command continues" in searched.interrupted
     assert folders == []
     assert saved
     assert set(kept) == {TrialState.RUNNING}
@@ -177,7 +177,7 @@ def test_ctrl_c_ends_a_search_in_order(searched):
 
 def test_an_interrupted_search_ends_with_all_its_trials_and_none_twice(searched):
     """Four trials, four experiments; the first went on at its last epoch, and was waited for when it was killed."""
-    assert "search-0000  still running since the command was killed: waiting for it" in searched.finished
+    assert "search-0000  still running from an earlier start: waiting for it" in searched.finished
     assert f"epoch   1/{EPOCHS}" in (log := (searched.folder / ".tune/search/search-0000.log").read_text())
     assert "restored" in log
     assert "(4/4 finished)" in searched.finished
@@ -234,18 +234,19 @@ def test_a_study_keeps_its_space_and_its_parameters(searched):
     """Trials under other circumstances can't be compared with those there are; nor can two searches share a name."""
     other = write_space(searched, "other.yaml", {"optimizer.sgd.lr": [0.1, 0.2]})
     said = searched(*TUNE, other, "--name=search", code=1)
-    assert said.startswith("error: the search search began with another space")
+    assert said.startswith("error: the search search was started with another space")
     assert len(said.splitlines()) == 1
     file = searched.folder / "params.yaml"
     kept = file.read_text()
     file.write_text(kept.replace(f"epochs: {EPOCHS}", "epochs: 9"))
     said = searched(*TUNE, "--space=../search.yaml", "--name=search", code=1)
     file.write_text(kept)
-    assert said.startswith(f"error: params.yaml: train.epochs: found 9, but the search search began with {EPOCHS}")
+    expected = f"train.epochs: found 9, but the search search was started with {EPOCHS}"
+    assert said.startswith(f"error: params.yaml: {expected}")
     (searched.folder / ".tune/search.db").rename(searched.folder / ".tune/kept")
     said = searched(*TUNE, "--space=../search.yaml", "--name=search", code=1)
     (searched.folder / ".tune/kept").replace(searched.folder / ".tune/search.db")
-    assert said.startswith("error: --name: there are experiments of an earlier search search, search-0000 for one")
+    assert said.startswith("error: --name: experiments of an earlier search search exist, such as search-0000")
 
 
 def test_hopeless_trials_are_given_up_and_leave_nothing(searched):
@@ -257,7 +258,7 @@ def test_hopeless_trials_are_given_up_and_leave_nothing(searched):
     option = write_space(searched, "hopeless.yaml", space)
     said = searched(*TUNE, option, "--name=hopeless", "--sampler=grid", "--startup=1", "--trials=9")
     assert "Stage 'train' is cached" in (searched.folder / ".tune/hopeless/hopeless-0000.log").read_text()
-    assert "hopeless: 1 complete, 3 given up early, 0 failed" in said
+    assert "hopeless: 1 complete, 3 pruned, 0 failed" in said
     found = trials(searched, "hopeless")
     assert [trial.state for trial in found] == [TrialState.COMPLETE] + [TrialState.PRUNED] * 3
     assert "below the median of the others" in found[1].user_attrs["reason"]
@@ -315,7 +316,7 @@ def test_the_run_of_a_study_is_opened_again_and_survives_its_store(tmp_path, mon
     again.best("one-0000", 0.5, {"optimizer.sgd.lr": 0.1}, 1)
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: MLflow: ")
-    assert warning.endswith("; the experiments go on")
+    assert warning.endswith("; the experiments continue")
 
 
 def test_a_dry_run_prints_what_the_search_will_try(searched):

@@ -58,7 +58,7 @@ def test_a_store_that_fails_is_one_warning_of_the_training(tmp_path, monkeypatch
             log({"epoch": epoch, "val/accuracy": 0.3})
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith("warning: MLflow: ")
-    assert warning.endswith("; training goes on, the track stage completes the run")
+    assert warning.endswith("; training continues, the track stage completes the run")
 
 
 def test_a_training_killed_and_begun_again_goes_on_in_its_run(tmp_path):

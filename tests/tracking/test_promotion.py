@@ -76,7 +76,7 @@ def test_the_first_and_an_equal_one_are_promoted(forge, promote):
     done = promote("as-good")
     assert (done.version, done.before) == (champion(forge), "1") == ("2", "1")
     assert done.comparison.startswith("-0.30 points against version 1 on the same 1,000 images (95 % interval -0.")
-    assert promote("as-good").comparison == "it is that already"
+    assert promote("as-good").comparison == "no change"
 
 
 def test_a_significantly_worse_one_is_refused_unless_forced(forge, promote):
@@ -87,7 +87,7 @@ def test_a_significantly_worse_one_is_refused_unless_forced(forge, promote):
     assert champion(forge) == "1"
     assert promote("bad", force=True).objections[0].startswith("significantly worse")
     version = mlflow.MlflowClient(store.uri(forge.folder)).get_model_version("cifar10-cnn", champion(forge))
-    assert version.tags["promotion_forced"].startswith("significantly worse than the present one")
+    assert version.tags["promotion_forced"].startswith("significantly worse than the current version")
 
 
 def test_too_low_an_accuracy_and_another_file_are_refused(forge, promote):
@@ -107,7 +107,7 @@ def test_going_back_is_one_command(forge, promote):
     promote("as-good")
     with Repository(forge.folder) as repository:
         assert promotion.undo(repository, SETTINGS, "champion").version == champion(forge) == "1"
-        with pytest.raises(PromotionError, match="expected an earlier promotion to go back to, found none"):
+        with pytest.raises(PromotionError, match="expected a previous version, found none"):
             promotion.undo(repository, SETTINGS, "champion")
 
 

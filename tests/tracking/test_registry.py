@@ -36,7 +36,7 @@ def test_a_model_that_is_not_there_is_one_line_with_those_that_are(tmp_path, pub
     """Another name, version or alias, or none of these."""
     assert published.exists()
     for uri, message in {
-        "models:/other/1": r"has no model other; the models there are: cifar10-cnn$",
+        "models:/other/1": r"has no model other; existing models: cifar10-cnn$",
         "models:/cifar10-cnn/2": r"cifar10-cnn has no version 2; .* are: @champion, /1$",
         "models:/cifar10-cnn/99999999999999999999": r"has no version 9+; .* are: @champion, /1$",
         "models:/cifar10-cnn@loser": r"cifar10-cnn has no alias loser; .* are: @champion, /1$",
@@ -50,7 +50,7 @@ def test_a_model_that_is_not_there_is_one_line_with_those_that_are(tmp_path, pub
 
 def test_asking_for_a_model_makes_no_store(tmp_path):
     """A wrong folder stays as it is."""
-    with pytest.raises(TrackingError, match=r"there is no MLflow store sqlite:///.*mlflow.db yet; dvc repro makes it"):
+    with pytest.raises(TrackingError, match=r"no MLflow store sqlite:///.*mlflow.db yet; dvc repro creates it"):
         registry.model_file(tmp_path, "models:/cifar10-cnn/1", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -59,7 +59,7 @@ def test_a_server_that_is_away_when_a_model_is_asked_for_is_one_line(tmp_path, m
     """With the address and what can be done."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(TrackingError, match=r"MLflow store http://127.0.0.1:9: .*MLFLOW_TRACKING_URI names another"):
+    with pytest.raises(TrackingError, match=r"MLflow store http://127.0.0.1:9: .*MLFLOW_TRACKING_URI selects another"):
         registry.model_file(tmp_path, "models:/cifar10-cnn/1", tmp_path)
 
 
