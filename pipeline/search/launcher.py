@@ -112,7 +112,7 @@ class Launcher:
         settings: Params,
         *,
         finished: Callable[[], Result | None],
-        told: OnEpoch,
+        on_epoch: OnEpoch,
     ) -> Result | Unfinished:
         """Run an experiment unless it has finished before.
 
@@ -120,19 +120,19 @@ class Launcher:
             values: parameters that differ from params.yaml.
             settings: all its parameters; experiments with equal trainings run one after the other.
             finished: returns the outcome from the experiment's results; None if it has none.
-            told: called with the metrics of each epoch and the number of epochs.
+            on_epoch: called with the metrics of each epoch and the number of epochs.
         """
         with self._alone(settings):
             with self.guard:
                 self.running.add(name)
             try:
-                return self._start(Experiment(self.root, self.folder, name, values), finished, told)
+                return self._start(Experiment(self.root, self.folder, name, values), finished, on_epoch)
             finally:
                 with self.guard:
                     self.running.discard(name)
 
     def _start(
-        self, experiment: Experiment, finished: Callable[[], Result | None], told: OnEpoch
+        self, experiment: Experiment, finished: Callable[[], Result | None], on_epoch: OnEpoch
     ) -> Result | Unfinished:
         if experiment.held():
             self.say(f"{experiment.name}  still running from an earlier start: waiting for it")
@@ -148,14 +148,14 @@ class Launcher:
                 experiment.start(threads=self.threads)
                 while experiment.running() and not experiment.launched():
                     time.sleep(POLL_SECONDS)
-            ended = self._watch(experiment, told)
+            ended = self._watch(experiment, on_epoch)
             found = finished()
             if found or ended or experiment.launched():
                 return found or ended or Unfinished(Why.FAILED, experiment.reason())
             self._wait_for_stash(experiment)
         return finished() or Unfinished(Why.FAILED, experiment.reason())
 
-    def _watch(self, experiment: Experiment, told: OnEpoch) -> Unfinished | None:
+    def _watch(self, experiment: Experiment, on_epoch: OnEpoch) -> Unfinished | None:
         """Follow a training's report to the end of the experiment; return None if DVC ended by itself."""
         state: Path | None = None
         epochs, ended = 0, None
@@ -168,7 +168,7 @@ class Launcher:
                     self.data_ready.set()
                 elif "failed" in line:
                     ended = Unfinished(Why.DIVERGED, line["failed"])
-                elif not ended and (reason := told(line, epochs)):
+                elif not ended and (reason := on_epoch(line, epochs)):
                     ended = Unfinished(Why.PRUNED, reason)
             pruned = ended is not None and ended.why is Why.PRUNED
             if running and (pruned or self.stop.is_set()):

@@ -133,7 +133,7 @@ class Search:
             values,
             settings,
             finished=lambda: self._result(trial, name),
-            told=lambda row, epochs: self._epoch(trial, name, row, epochs),
+            on_epoch=lambda row, epochs: self._epoch(trial, name, row, epochs),
         )
         return Outcome(STATES[end.why], reason=end.reason) if isinstance(end, Unfinished) else end
 

@@ -110,7 +110,7 @@ class Runner:
             planned.values,
             planned.settings,
             finished=lambda: self._found(planned),
-            told=lambda row, epochs: self._epoch(planned, row, epochs),
+            on_epoch=lambda row, epochs: self._epoch(planned, row, epochs),
         )
         with self.changed:
             self.running -= 1
