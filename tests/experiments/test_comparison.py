@@ -148,7 +148,7 @@ def test_what_cannot_be_compared_is_said(forge, tmp_path):
     found = compared(forge)
     assert found.contests == ()
     assert "HEAD has no results to compare with; choose another revision with --baseline" in found.notes
-    with pytest.raises(PipelineError, match=r"^nowhere: .*dvc exp list -A shows"):
+    with pytest.raises(PipelineError, match=r"^nowhere: .*dvc exp list -A lists"):
         compared(forge, "nowhere")
     with pytest.raises(PipelineError, match="expected a DVC repository"):
         Repository(tmp_path)
