@@ -158,7 +158,7 @@ def test_standard_input_is_an_image(run, folder):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("photos", "--model=other.onnx"), 1, "error: other.onnx: no such file; dvc repro makes"),
+        (("photos", "--model=other.onnx"), 1, "error: other.onnx: no such file; dvc repro creates"),
         (("photos",), 1, "error: export/model.onnx: no such file; dvc repro creates export/model.onnx"),
         (("photos", "--model=models:/cifar10-cnn/1"), 1, "error: models:/cifar10-cnn/1: there is no MLflow store"),
         (
