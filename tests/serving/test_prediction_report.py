@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.errors import PredictionError
 from pipeline.serving import prediction_report
 from tests.paths import ROOT
-from tests.test_prediction import SIDE, graph, solid
+from tests.serving.test_prediction import SIDE, graph, solid
 
 DEFAULTS = {"form": "table", "top": None, "resample": "lanczos", "stretch": False, "batch_size": 64}
 
