@@ -320,14 +320,13 @@ def study(
     """
     if listed == (name is not None):
         raise typer.BadParameter("name either a study or --list")
-    from pipeline.studies import plan
     from pipeline.studies import run as command
 
     root = Path.cwd()
     if name is None:
         command.listing(root)
         return
-    planned = plan.make(root, name, dataset=data, scale="full" if full else "small", given=given or ())
+    planned = command.plan(root, name, dataset=data, scale="full" if full else "small", given=given or ())
     if dry_run:
         command.preview(root, planned)
     elif not command.run(root, planned, jobs):

@@ -2,17 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pipeline.config.schema import Params
 from pipeline.errors import ResultsError
 from pipeline.experiments.repository import Repository
-
-if TYPE_CHECKING:  # planning looks at the analyses, which look at what is collected
-    from pipeline.studies.existing import Found
-    from pipeline.studies.plan import Plan
+from pipeline.studies.existing import Found
+from pipeline.studies.plan import Plan
 
 
 class Collected:
@@ -24,7 +21,7 @@ class Collected:
     """
 
     def __init__(
-        self, repository: Repository, plan: "Plan", found: "Mapping[str, Found]", diverged: Mapping[str, str]
+        self, repository: Repository, plan: Plan, found: Mapping[str, Found], diverged: Mapping[str, str]
     ) -> None:
         self.repository, self.plan, self.found = repository, plan, found
         lines = []

@@ -9,7 +9,6 @@ from pipeline import files
 from pipeline.experiments import tables
 from pipeline.experiments.results import text_of
 from pipeline.experiments.tables import ABSENT, Table
-from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.analysis import Analysis, Findings, Verdict, decide, met
 from pipeline.studies.collected import Collected
 from pipeline.studies.plan import Plan
@@ -28,14 +27,13 @@ class Written:
     reasons: tuple[str, ...]
 
 
-def write(root: Path, results: Collected, findings: Findings) -> Written:
+def write(root: Path, analysis: Analysis, results: Collected, findings: Findings) -> Written:
     """Write the page of a study and its figures.
 
     Args:
         root: the repository.
     """
-    plan = results.plan
-    analysis, study = ANALYSES[plan.name], plan.study
+    plan, study = results.plan, results.plan.study
     verdict = decide(study.rule, findings.quantities)
     pictures = []
     for picture in findings.pictures:

@@ -17,8 +17,6 @@ from pipeline.config.section import flatten
 from pipeline.errors import ParamsError, StudyError
 from pipeline.experiments import dependencies
 from pipeline.experiments.results import ORIGIN, TRACK, text_of
-from pipeline.studies import spec
-from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.spec import FOLDER, Overrides, Scale, Setting, Study
 
 DATASET, SEED = "data.dataset", "train.seed"
@@ -98,23 +96,33 @@ class Plan:
         return next(planned.settings for planned in self.experiments if planned.variant == variant)
 
 
-def make(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Sequence[str] = ()) -> Plan:
+def make(
+    root: Path,
+    name: str,
+    study: Study,
+    quantities: Collection[str],
+    *,
+    dataset: str | None,
+    scale: Scale,
+    given: Sequence[str] = (),
+) -> Plan:
     """Plan a study; every experiment's parameters are checked.
 
     Args:
         root: the repository.
+        quantities: names of what the study's analysis measures, which the rule may use.
         dataset: a value of data.dataset; None: what params.yaml says.
         given: further parameters for all experiments, as "KEY=VALUE".
 
     Raises:
-        StudyError: there is no such study, or there are mistakes in it or in `given`; one line for each of them.
+        StudyError: there are mistakes in the study or in `given`; one line for each of them.
         ParamsError: there are mistakes in params.yaml.
     """
     base = loading.read(root / "params.yaml")
     known = dict(flatten(loading.validate(base, "params.yaml").model_dump(mode="json")))
-    study = spec.find(root, name)
     where, extra = f"{FOLDER}/{name}.yaml", dict(_assignment(assignment) for assignment in given)
-    mistakes = [f"{where}: {line}" for line in (*_rule_mistakes(name, study), *_value_mistakes(study, base, known))]
+    lines = (*_rule_mistakes(study, quantities), *_value_mistakes(study, base, known))
+    mistakes = [f"{where}: {line}" for line in lines]
     points = study.points(scale)
     varied = {key for values in points.values() for key in values}
     mistakes += [f"--set: {line}" for line in _given_mistakes(varied, extra, base, known)]
@@ -195,14 +203,11 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise StudyError(f"--set: {key}: found {value}, which is not YAML") from None
 
 
-def _rule_mistakes(name: str, study: Study) -> Iterator[str]:
-    """Yield a line for each quantity that the study's analysis does not give."""
-    if name not in ANALYSES:
-        yield f"found no analysis of this name, expected one of {', '.join(ANALYSES)} (pipeline/studies/analyses)"
-        return
+def _rule_mistakes(study: Study, quantities: Collection[str]) -> Iterator[str]:
+    """Yield a line for each quantity that the study's analysis does not measure."""
     for number, condition in enumerate(study.rule):
-        if condition.quantity not in (known := ANALYSES[name].quantities):
-            yield f"rule[{number}].quantity: found {condition.quantity}, expected one of {', '.join(known)}"
+        if condition.quantity not in quantities:
+            yield f"rule[{number}].quantity: found {condition.quantity}, expected one of {', '.join(quantities)}"
 
 
 def _value_mistakes(study: Study, base: Any, known: Mapping[str, Any]) -> Iterator[str]:

@@ -10,8 +10,18 @@ import pandas as pd
 from pipeline.experiments.tables import ABSENT, Table
 from pipeline.studies import convergence
 from pipeline.studies.analyses import activations_figures as figures
-from pipeline.studies.analyses.activations_figures import NAMES, NORMS
-from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, mean, or_chance, with_spread
+from pipeline.studies.analyses.activations_figures import NAMES, NORMS, Course, Key, Layers
+from pipeline.studies.analysis import (
+    Analysis,
+    Findings,
+    MoreThan,
+    Picture,
+    Quantity,
+    counted,
+    mean,
+    or_chance,
+    with_spread,
+)
 from pipeline.studies.collected import Collected
 from pipeline.studies.convergence import Reach
 
@@ -64,6 +74,13 @@ class Chosen:
             return []
         return list(self.layers.groupby("epoch")[column].mean().dropna())
 
+    def first_gradients(self) -> list[float]:
+        """Return the norm of the first layer's gradient before training and after each epoch."""
+        if self.layers is None:
+            return []
+        epochs = range(int(self.layers["epoch"].max()) + 1)
+        return [self.by_layer("gradient_norm", epoch)[0] for epoch in epochs]
+
 
 def analyse(collected: Collected) -> Findings:
     """Compare activations, each with and without batch norm at its best learning rate."""
@@ -82,6 +99,8 @@ def analyse(collected: Collected) -> Findings:
     speed += f"tanh {times['tanh']}, sigmoid {times['sigmoid']}"
     inside = "Without batch norm the first layer's gradient before training is "
     inside += f"{_written(quantities['sigmoid_gradient'])} times as large with ReLU as with sigmoid"
+    courses = {key: _course(key, one) for key, one in chosen.items()}
+    by_layer = {key: _by_layer(key, one) for key, one in chosen.items()}
     return Findings(
         quantities,
         (_speeds(collected, chosen), _grid(collected), _layers(chosen)),
@@ -89,20 +108,20 @@ def analyse(collected: Collected) -> Findings:
             Picture(
                 "",
                 f"{speed}. Each at its best learning rate; thick: mean over seeds, thin: seeds.",
-                lambda path: figures.draw_curves(path, chosen, TARGET, speed),
+                lambda path: figures.draw_curves(path, courses, TARGET, speed),
             ),
             Picture(
                 "-layers",
                 f"{inside}. Shares and mean outputs: means over layers.",
-                lambda path: figures.draw_layers(path, chosen, inside),
+                lambda path: figures.draw_layers(path, by_layer, inside),
             ),
         ),
     )
 
 
-def _variants(collected: Collected) -> dict[tuple[str, str], list[str]]:
+def _variants(collected: Collected) -> dict[Key, list[str]]:
     """Return the variants, one for each learning rate, of each activation and norm."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[Key, list[str]] = {}
     for variant in collected.variants:
         cnn = collected.settings(variant).model.cnn
         found.setdefault((cnn.activation, cnn.norm), []).append(variant)
@@ -132,6 +151,19 @@ def _finished(collected: Collected, variant: str) -> list[str]:
     return [str(name) for name in rows.index[rows["diverged"] == ""]]
 
 
+def _course(key: Key, one: Chosen) -> Course:
+    """Return what the figure of accuracies shows."""
+    speed = f", lr {one.lr:g}: {one.epochs:.1f} epochs" if one.histories else ": diverged"
+    reached = None if math.isnan(one.epochs) or isinstance(one.epochs, MoreThan) else one.epochs
+    return Course(NAMES[key[0]] + speed, [convergence.points(history) for history in one.histories], reached)
+
+
+def _by_layer(key: Key, one: Chosen) -> Layers:
+    """Return what the figure of layers shows."""
+    inactive = one.by_epoch("dead" if key[0] == "relu" else "saturated")
+    return Layers(one.by_layer("gradient_norm", 0), one.first_gradients(), inactive, one.by_epoch("mean"))
+
+
 def _first(one: Chosen) -> float:
     """Return the norm of the first layer's gradient before training."""
     return next(iter(one.by_layer("gradient_norm", 0)), math.nan)
@@ -145,7 +177,7 @@ def _written(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:,.1f}"
 
 
-def _speeds(collected: Collected, chosen: dict[tuple[str, str], Chosen]) -> Table:
+def _speeds(collected: Collected, chosen: dict[Key, Chosen]) -> Table:
     rows = []
     for (activation, norm), one in chosen.items():
         times = convergence.ratio(one.epochs, chosen["relu", norm].epochs)
@@ -177,7 +209,7 @@ def _grid(collected: Collected) -> Table:
     return Table(title, head, tuple(rows), text=2)
 
 
-def _layers(chosen: dict[tuple[str, str], Chosen]) -> Table:
+def _layers(chosen: dict[Key, Chosen]) -> Table:
     rows = []
     for (activation, norm), one in chosen.items():
         gradients = [next(iter(one.by_layer("gradient_norm", epoch)), math.nan) for epoch in (0, LAST)]
