@@ -1,11 +1,16 @@
-"""What needs a hand, and the command that mends it: what `doctor` shows."""
+"""Checks of the installation and the repository, and the command that fixes each problem: what `doctor` prints."""
 
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.config import loading
 from pipeline.config.schema import TrackingParams
 from pipeline.errors import PipelineError
 from pipeline.experiments.repository import Repository
@@ -18,19 +23,38 @@ LEFT_OVER_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was looked at.
+    """The result of a check.
 
     Attributes:
         what: what was found, in one line.
-        mend: the command that mends it, or what to do; empty if nothing is wrong.
+        fix: the command that fixes it, or what to do; empty if there is no problem.
     """
 
     what: str
-    mend: str = ""
+    fix: str = ""
+
+
+def report(root: Path) -> bool:
+    """Print the findings, each problem with its fix; return whether there are no problems.
+
+    Raises:
+        ParamsError: there are mistakes in params.yaml.
+        PipelineError: the folder is no DVC repository under git.
+    """
+    settings = loading.load(root / "params.yaml").tracking
+    console = Console(highlight=False, soft_wrap=True)
+    with Repository(root) as repository:
+        findings = examine(repository, settings)
+    for finding in findings:
+        mark = "[bold red]problem[/]" if finding.fix else "     [green]ok[/]"
+        console.print(f"{mark}  {escape(finding.what)}")
+        if finding.fix:
+            console.print(f"{'':>9}{escape(finding.fix)}", style="bold")
+    return not any(finding.fix for finding in findings)
 
 
 def examine(repository: Repository, settings: TrackingParams) -> list[Finding]:
-    """Look at everything that can be out of order; changes nothing but for making an MLflow store where none is."""
+    """Run all checks; they change nothing, but make an MLflow store where there is none."""
     return [
         *_machine(),
         *(_store(repository, settings) if settings.enabled else [Finding("MLflow: off (tracking.enabled is false)")]),
@@ -111,8 +135,8 @@ def _checkpoints(repository: Repository) -> Iterator[Finding]:
     for state in states:
         age = time.time() - state.stat().st_mtime
         name = f"{CHECKPOINTS}/{state.parent.name[:12]}…: a training that has not ended, {_duration(age)} old"
-        mend = f"rm -r {CHECKPOINTS}/{state.parent.name}  (or the same command again: it goes on where it stopped)"
-        yield Finding(name, mend if age > LEFT_OVER_SECONDS else "")
+        fix = f"rm -r {CHECKPOINTS}/{state.parent.name}  (or the same command again: it goes on where it stopped)"
+        yield Finding(name, fix if age > LEFT_OVER_SECONDS else "")
     if not states:
         yield Finding("no training was left unfinished")
 

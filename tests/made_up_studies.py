@@ -61,7 +61,9 @@ def leave(folder: Path, planned: Planned, processed: Path) -> None:
 def written(folder: Path, results: Collected) -> Written:
     """Write a study's page and figures twice and see that they are the same bytes, each figure named on the page."""
     analysis = analyses.find(results.plan.name)
-    once, again = (page.write(folder / part, analysis, results, analysis.analyse(results)) for part in ("once", "again"))
+    once, again = (
+        page.write(folder / part, analysis, results, analysis.analyse(results)) for part in ("once", "again")
+    )
     left = {path.name: path.read_bytes() for path in once.path.parent.iterdir()}
     assert left == {path.name: path.read_bytes() for path in again.path.parent.iterdir()}
     text = once.path.read_text()

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from pipeline.config.loading import changed, read, validate
 from pipeline.config.schema import Params
 from pipeline.config.section import flatten
@@ -32,6 +35,11 @@ class Preset:
         """The values as `dvc exp run -S` takes them: "train.epochs=4"."""
         return [f"{key}={_text(value)}" for key, value in flatten(self.values)]
 
+    @property
+    def arguments(self) -> str:
+        """The values as words of a `dvc exp run` command line: "-S train.epochs=4"."""
+        return " ".join(f"-S {assignment}" for assignment in self.assignments)
+
     def applied(self, path: Path) -> Params:
         """Return the parameters of a params.yaml with this preset's values in place of its own.
 
@@ -56,6 +64,17 @@ def find(name: str) -> Preset:
     if name not in presets:
         raise PresetError(f"preset: found {name}, expected one of {', '.join(presets)}")
     return presets[name]
+
+
+def listing() -> None:
+    """Print the presets and what each is for."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("preset", style="bold")
+    table.add_column("what it is for")
+    for preset in every():
+        table.add_row(preset.name, preset.purpose)
+    Console().print(table)
+    print("\ndvc exp run $(python -m pipeline preset NAME)    runs one without changing params.yaml")
 
 
 def _load(path: Path) -> Preset:

@@ -164,7 +164,7 @@ def test_a_name_stands_for_all_that_decides_a_result(project):
     assert {*first}.isdisjoint(one.name for one in made(project, given=archive).experiments)
     assert made(project, given=archive).experiments[0].name == made(project, given=other).experiments[0].name
     write_params(project / "params.yaml", {"tracking.enabled": False, "model.mlp.dropout": 0.5})
-    with (project / "pipeline/cli.py").open("a") as file:
+    with (project / "pipeline/cli/__init__.py").open("a") as file:
         file.write("# of no stage\n")
     assert [one.name for one in made(project).experiments] == first
     with (project / "pipeline/models/cnn/network.py").open("a") as file:
