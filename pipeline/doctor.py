@@ -1,4 +1,4 @@
-"""Checks of the installation and the repository, and the command that fixes each problem: what `doctor` prints."""
+"""Check the installation and the repository; report problems and the command that fixes each."""
 
 import logging
 import time
@@ -18,12 +18,12 @@ from pipeline.experiments.repository import Repository
 PACKAGES = ("dvc", "mlflow", "torch", "onnx", "onnxruntime", "numpy")
 CHECKPOINTS = ".checkpoints"
 LEFT_OVER_SECONDS = 24 * 3600
-"""Age from which the state of an unfinished training counts as left over."""
+"""Age at which the state of an unfinished training is reported."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check.
+    """The result of one check.
 
     Attributes:
         what: what was found, in one line.
@@ -34,8 +34,18 @@ class Finding:
     fix: str = ""
 
 
+def examine(repository: Repository, settings: TrackingParams) -> list[Finding]:
+    """Run all checks; changes nothing, except that a missing MLflow store is created."""
+    return [
+        *_machine(),
+        *(_store(repository, settings) if settings.enabled else [Finding("MLflow: off (tracking.enabled is false)")]),
+        *_queue(repository),
+        *_checkpoints(repository),
+    ]
+
+
 def report(root: Path) -> bool:
-    """Print the findings, each problem with its fix; return whether there are no problems.
+    """Print all findings, each problem with its fix; return whether there are no problems.
 
     Raises:
         ParamsError: there are mistakes in params.yaml.
@@ -53,16 +63,6 @@ def report(root: Path) -> bool:
     return not any(finding.fix for finding in findings)
 
 
-def examine(repository: Repository, settings: TrackingParams) -> list[Finding]:
-    """Run all checks; they change nothing, but make an MLflow store where there is none."""
-    return [
-        *_machine(),
-        *(_store(repository, settings) if settings.enabled else [Finding("MLflow: off (tracking.enabled is false)")]),
-        *_queue(repository),
-        *_checkpoints(repository),
-    ]
-
-
 def _machine() -> Iterator[Finding]:
     import platform
 
@@ -70,10 +70,10 @@ def _machine() -> Iterator[Finding]:
     from pipeline.models.common import numerics
 
     yield Finding(f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in PACKAGES))
-    place = device.choose("auto")
-    facts = device.describe(place)
-    precision = numerics.choose_precision("auto", place)
-    yield Finding(f"trains on {place.type} ({facts['device_name']}), {facts['threads']} threads, in {precision}")
+    chosen = device.choose("auto")
+    facts = device.describe(chosen)
+    precision = numerics.choose_precision("auto", chosen)
+    yield Finding(f"trains on {chosen.type} ({facts['device_name']}), {facts['threads']} threads, in {precision}")
 
 
 def _store(repository: Repository, settings: TrackingParams) -> Iterator[Finding]:
@@ -83,30 +83,30 @@ def _store(repository: Repository, settings: TrackingParams) -> Iterator[Finding
     try:
         with store.errors(root, "start the server, or name another with MLFLOW_TRACKING_URI"):
             client, experiment = store.experiment(root, settings.experiment)
-            place = client.get_experiment(experiment).artifact_location
+            artifacts = client.get_experiment(experiment).artifact_location
             plan = sync.plan(repository, settings.model_dump())
     except PipelineError as error:
         yield Finding(str(error), "MLFLOW_TRACKING_URI=... python -m pipeline doctor")
         return
-    yield Finding(f"MLflow store {store.uri(root)}, artifacts in {place}")
-    wrong = {
+    yield Finding(f"MLflow store {store.uri(root)}, artifacts in {artifacts}")
+    problems = {
         "create": "{} has results, but no run in MLflow",
-        "complete": "the run of {} lacks something that is there now",
-        "rename": "a run goes by an experiment's old name: {}",
-        "promote": "the model registry has lost the alias {}",
-        "gone": "the run {} belongs to an experiment that is gone",
+        "complete": "the run of {} is incomplete",
+        "rename": "a run has the old name of its experiment: {}",
+        "promote": "the model registry lacks the alias {}",
+        "gone": "the experiment of the run {} has been removed",
     }
     for change in plan.changes:
-        if change.verb in wrong:
-            yield Finding(wrong[change.verb].format(change.name), "python -m pipeline sync")
-    # That a run does not name its commits yet is no fault: the experiment's own is made after the run.
-    fine = plan.unchanged + sum(change.verb == "tag" for change in plan.changes)
-    yield Finding(f"{fine} results in git have just the run they should have")
+        if change.verb in problems:
+            yield Finding(problems[change.verb].format(change.name), "python -m pipeline sync")
+    # A missing tag with the run's commits is no problem: an experiment's commit is made after its run.
+    up_to_date = plan.unchanged + sum(change.verb == "tag" for change in plan.changes)
+    yield Finding(f"{up_to_date} results in git have an up-to-date run")
 
 
 def _queue(repository: Repository) -> Iterator[Finding]:
-    """A task whose worker is gone stays "Running" for DVC (its issues 10562, 10673): nothing will ever finish it."""
-    logging.getLogger("kombu").setLevel(logging.ERROR)  # it warns that DVC's queue, a folder, names no host
+    """Check the queue; a task without a worker stays "Running" in DVC (its issues 10562, 10673) and never finishes."""
+    logging.getLogger("kombu").setLevel(logging.ERROR)  # silences a warning about DVC's queue, a folder
     queue = repository.dvc.experiments.celery_queue
     tasks = queue.status()
     running = [task for task in tasks if task["status"] == "Running"]
@@ -116,16 +116,16 @@ def _queue(repository: Repository) -> Iterator[Finding]:
         for task in running:
             name = task["name"] or task["rev"][:7]
             yield Finding(
-                f"queue: {name} is said to be running, but no worker is there",
-                f"dvc queue kill {name}; then queue it again: its training goes on where it stopped",
+                f"queue: {name} has the status running, but there is no worker",
+                f"dvc queue kill {name}; then queue it again: its training resumes",
             )
         return
     for task in tasks:
         if task["status"] == "Failed":
             name = task["name"] or task["rev"][:7]
-            yield Finding(f"queue: {name} failed", f"dvc queue logs {name} says why; dvc queue remove {name} drops it")
+            yield Finding(f"queue: {name} failed", f"dvc queue logs {name} shows why; then dvc queue remove {name}")
     if counts["Queued"] and not workers:
-        yield Finding(f"queue: {counts['Queued']} tasks wait and no worker is there", "dvc queue start -j 2")
+        yield Finding(f"queue: {counts['Queued']} tasks wait, but there is no worker", "dvc queue start -j 2")
     yield Finding(f"queue: {counts['Running']} running, {counts['Queued']} waiting, {counts['Failed']} failed")
 
 
@@ -134,11 +134,11 @@ def _checkpoints(repository: Repository) -> Iterator[Finding]:
     states = sorted(folder.glob("*/state.safetensors")) if folder.exists() else []
     for state in states:
         age = time.time() - state.stat().st_mtime
-        name = f"{CHECKPOINTS}/{state.parent.name[:12]}…: a training that has not ended, {_duration(age)} old"
-        fix = f"rm -r {CHECKPOINTS}/{state.parent.name}  (or the same command again: it goes on where it stopped)"
+        name = f"{CHECKPOINTS}/{state.parent.name[:12]}…: an unfinished training, {_duration(age)} old"
+        fix = f"rm -r {CHECKPOINTS}/{state.parent.name}  (or run the same command again: the training resumes)"
         yield Finding(name, fix if age > LEFT_OVER_SECONDS else "")
     if not states:
-        yield Finding("no training was left unfinished")
+        yield Finding("no unfinished trainings")
 
 
 def _duration(seconds: float) -> str:

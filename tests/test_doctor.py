@@ -1,4 +1,4 @@
-"""Problems that `doctor` finds, each in a repository that has just this one."""
+"""What `doctor` finds, on repositories in which just that is wrong."""
 
 import os
 import signal
@@ -29,13 +29,13 @@ def forge(tmp_path) -> Forge:
 
 
 def wrong(forge: Forge, **changes) -> dict[str, str]:
-    """Return each problem with its fix."""
+    """Return problem -> the command that fixes it."""
     settings = load(forge.folder / "params.yaml").tracking.model_copy(update=changes)
     with Repository(forge.folder) as repository:
         return {finding.what: finding.fix for finding in doctor.examine(repository, settings) if finding.fix}
 
 
-def test_experiments_without_a_run_are_found_and_sync_fixes_them(forge):
+def test_experiments_without_a_run_are_found_and_sync_mends_them(forge):
     """And a run whose experiment is gone; then nothing is left to do."""
     assert wrong(forge) == {"one has results, but no run in MLflow": "python -m pipeline sync"}
     settings = {"experiment": "cifar10", "model": "cifar10-cnn"}
@@ -49,16 +49,16 @@ def test_experiments_without_a_run_are_found_and_sync_fixes_them(forge):
     assert wrong(forge) == {}
     ref = forge.git("for-each-ref", "--format=%(refname)", "refs/exps/")
     forge.git("update-ref", "-d", ref)
-    assert wrong(forge) == {"the run one belongs to an experiment that is gone": "python -m pipeline sync"}
+    assert wrong(forge) == {"the experiment of the run one has been removed": "python -m pipeline sync"}
 
 
 def test_a_store_that_is_away_is_a_finding(forge, monkeypatch):
     """With its address; everything else is examined all the same."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    ((what, fix),) = wrong(forge).items()
+    ((what, mend),) = wrong(forge).items()
     assert what.startswith("MLflow store http://127.0.0.1:9: ")
-    assert "MLFLOW_TRACKING_URI" in fix
+    assert "MLFLOW_TRACKING_URI" in mend
 
 
 def test_the_state_of_a_training_long_left_is_found(forge):
@@ -69,9 +69,9 @@ def test_the_state_of_a_training_long_left_is_found(forge):
     assert wrong(forge, enabled=False) == {}
     two_days_ago = time.time() - 2 * 86400
     os.utime(state, (two_days_ago, two_days_ago))
-    ((what, fix),) = wrong(forge, enabled=False).items()
-    assert "a training that has not ended, 2 days old" in what
-    assert fix.startswith("rm -r .checkpoints/abc ")
+    ((what, mend),) = wrong(forge, enabled=False).items()
+    assert "an unfinished training, 2 days old" in what
+    assert mend.startswith("rm -r .checkpoints/abc ")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_code_that_dvc_yaml_does_not_list_is_found(forge, stage, path):
     assert list(wrong(forge, enabled=False)) == [f"dvc.yaml: stage {stage} can load {path}, which it does not list"]
 
 
-def test_a_task_whose_worker_is_gone_is_found_and_the_command_shown_fixes_it(tmp_path, environment):
+def test_a_task_whose_worker_is_gone_is_found_and_the_command_given_mends_it(tmp_path, environment):
     """DVC goes on to call it running (its issues 10562 and 10673)."""
     forge = Forge(tmp_path / "queue", images=100)
     (forge.folder / "dvc.yaml").write_text("stages:\n  wait:\n    cmd: sleep 600\n    params: [train.seed]\n")
@@ -96,7 +96,7 @@ def test_a_task_whose_worker_is_gone_is_found_and_the_command_shown_fixes_it(tmp
             subprocess.run(command, cwd=forge.folder, env=environment, stdout=log, stderr=log, check=True)
 
     dvc("exp", "run", "--queue", "-n", "stuck", "-S", "train.seed=5")
-    assert list(wrong(forge, enabled=False)) == ["queue: 1 tasks wait and no worker is there"]
+    assert list(wrong(forge, enabled=False)) == ["queue: 1 tasks wait, but there is no worker"]
     dvc("queue", "start")
     worker = _process(forge.folder / ".dvc/tmp/exps/celery/dvc-exp-worker-1.pid")
     while not any("sleep" in child.name() for child in worker.children(recursive=True)):
@@ -107,9 +107,9 @@ def test_a_task_whose_worker_is_gone_is_found_and_the_command_shown_fixes_it(tmp
         process.send_signal(signal.SIGKILL)
     # DVC takes a killed process for a running one until its new parent has reaped it.
     assert psutil.wait_procs(processes, timeout=120)[1] == []
-    ((what, fix),) = wrong(forge, enabled=False).items()
-    assert what == "queue: stuck is said to be running, but no worker is there"
-    assert fix.startswith("dvc queue kill stuck;")
+    ((what, mend),) = wrong(forge, enabled=False).items()
+    assert what == "queue: stuck has the status running, but there is no worker"
+    assert mend.startswith("dvc queue kill stuck;")
     dvc("queue", "kill", "stuck")
     left = wrong(forge, enabled=False)
     assert set(left) <= {"queue: stuck failed"}

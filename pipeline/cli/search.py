@@ -43,7 +43,7 @@ def study(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="The large setting, for a GPU; default: small.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Experiments that run at once.")] = 1,
-    given: Annotated[
+    overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
@@ -65,7 +65,7 @@ def study(
     if name is None:
         command.listing(Path.cwd())
         return
-    plan = command.plan(Path.cwd(), name, dataset=data, scale="full" if full else "small", given=given or ())
+    plan = command.plan(Path.cwd(), name, dataset=data, scale="full" if full else "small", overrides=overrides or ())
     if dry_run:
         command.preview(Path.cwd(), plan)
     elif not command.run(Path.cwd(), plan, jobs):

@@ -1,4 +1,4 @@
-"""Presets: named sets of parameters for somebody who does not want to know any of them yet; a file each."""
+"""Presets: named sets of parameters for speed or accuracy, one file each."""
 
 import json
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ FOLDER = Path(__file__).parents[2] / "presets"
 
 @dataclass(frozen=True)
 class Preset:
-    """Some of the parameters of params.yaml; the others keep the values they have there.
+    """Values for some parameters of params.yaml; the others keep the values they have there.
 
     Attributes:
-        name: of its file.
-        purpose: what it is for, in a line: the file's first.
+        name: the file's name without its number.
+        purpose: the first line of the file.
         values: nested as in params.yaml.
     """
 
@@ -32,25 +32,25 @@ class Preset:
 
     @property
     def assignments(self) -> list[str]:
-        """The values as `dvc exp run -S` takes them: "train.epochs=4"."""
+        """The values as arguments of `dvc exp run -S`: "train.epochs=4"."""
         return [f"{key}={_text(value)}" for key, value in flatten(self.values)]
 
-    @property
-    def arguments(self) -> str:
-        """The values as words of a `dvc exp run` command line: "-S train.epochs=4"."""
-        return " ".join(f"-S {assignment}" for assignment in self.assignments)
-
     def applied(self, path: Path) -> Params:
-        """Return the parameters of a params.yaml with this preset's values in place of its own.
+        """Return the parameters of a params.yaml with the values of this preset.
 
         Raises:
             ParamsError: the result has mistakes.
         """
         return validate(changed(read(path), dict(flatten(self.values))), f"{path} with preset {self.name}")
 
+    @property
+    def arguments(self) -> str:
+        """The values as words of a `dvc exp run` command line: "-S train.epochs=4"."""
+        return " ".join(f"-S {assignment}" for assignment in self.assignments)
+
 
 def every() -> list[Preset]:
-    """Return all presets, the shortest training first, as the numbers before their files' names have it."""
+    """Return all presets, shortest training first, ordered by the numbers in their file names."""
     return [_load(path) for path in sorted(FOLDER.glob("*.yaml"))]
 
 
@@ -58,7 +58,7 @@ def find(name: str) -> Preset:
     """Return a preset.
 
     Raises:
-        PresetError: there is none of that name.
+        PresetError: there is no preset of that name.
     """
     presets = {preset.name: preset for preset in every()}
     if name not in presets:

@@ -108,9 +108,9 @@ def verify(root: Path, rev: str) -> bool:
     for line in found.details:
         print(f"first {line}")
     for key, (then, now) in found.environment.items():
-        print(f"{key}: recorded {then}, now {now}")
+        print(f"{key}: {then} then, {now} now")
     if not found.environment:
-        print("device, threads and library versions are those recorded")
+        print("device, threads and library versions have not changed")
     return False
 
 

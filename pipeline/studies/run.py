@@ -1,4 +1,4 @@
-"""The command: run those experiments of a study that are missing, then judge the claim and write its page."""
+"""The command study: run the missing experiments, then write the page with the verdict; list studies, show plans."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,33 +19,33 @@ from pipeline.studies.spec import Overrides, Scale
 from pipeline.tracking.studies import StudyRun
 
 
-def plan(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Sequence[str] = ()) -> Plan:
+def plan(root: Path, name: str, *, dataset: str | None, scale: Scale, overrides: Sequence[str] = ()) -> Plan:
     """Plan a study and check it against its analysis.
 
     Args:
         root: the repository.
-        dataset: a value of data.dataset; None: what params.yaml says.
-        given: further parameters for all experiments, as "KEY=VALUE".
+        dataset: a value of data.dataset; None: that of params.yaml.
+        overrides: further parameters for all experiments, as "KEY=VALUE".
 
     Raises:
-        StudyError: there is no such study or no analysis of it, or there are mistakes in it or in `given`; one line
-            for each of them.
+        StudyError: there is no such study or no analysis of it, or there are mistakes in the study or in `overrides`;
+            one line for each of them.
         ParamsError: there are mistakes in params.yaml.
     """
     study = spec.find(root, name)
     quantities = analyses.find(name).quantities
-    return plans.make(root, name, study, quantities, dataset=dataset, scale=scale, given=given)
+    return plans.make(root, name, study, quantities, dataset=dataset, scale=scale, overrides=overrides)
 
 
 def run(root: Path, planned: Plan, jobs: int) -> bool:
-    """Run what is missing of a study, then write docs/studies/NAME.md and its figures.
+    """Run the missing experiments of a study, then write docs/studies/NAME.md and its figures.
 
     Args:
         root: the repository.
         jobs: how many experiments run at once.
 
     Returns:
-        Whether the study came to its end; False: it was interrupted, and the same command goes on.
+        Whether the study is complete; False: it was interrupted, and the same command continues.
 
     Raises:
         StudyError: it is running already, experiments failed, or params.yaml or the code was changed meanwhile.
@@ -72,20 +72,20 @@ def run(root: Path, planned: Plan, jobs: int) -> bool:
 
 
 def preview(root: Path, planned: Plan) -> None:
-    """Print the experiments of a study and which of them are there; nothing runs."""
+    """Print the experiments of a study and which of them exist; nothing runs."""
     ledger = Ledger(root, planned.name)
     absent = {one.name for one in missing(root, planned, ledger)}
     table = Table(box=None, pad_edge=False)
     table.add_column("experiment", no_wrap=True)
-    for head in ("state", "its parameters"):
+    for head in ("state", "parameters"):
         table.add_column(head)
     for one in planned.experiments:
-        state = "to be run" if one.name in absent else "diverged" if one.name in ledger.diverged else "there"
+        state = "missing" if one.name in absent else "diverged" if one.name in ledger.diverged else "finished"
         table.add_row(one.name, state, "  ".join(_assignments(planned.own(one.variant))))
     console = Console(highlight=False)
     console.print(f"{planned.study.claim}\n{planned.scale}: {planned.setting.about}\n", style="bold")
     console.print(table)
-    print(f"\nall: {'  '.join(_assignments(planned.shared))}")
+    print(f"\nall experiments: {'  '.join(_assignments(planned.shared))}")
     print(f"{len(absent)} of {len(planned.experiments)} experiments are to be run")
 
 
@@ -94,7 +94,7 @@ def _assignments(values: Overrides) -> list[str]:
 
 
 def listing(root: Path) -> None:
-    """Print the studies there are with their claims."""
+    """Print all studies with their claims."""
     table = Table(box=None, pad_edge=False)
     table.add_column("study", style="bold", no_wrap=True)
     table.add_column("claim")
@@ -103,7 +103,7 @@ def listing(root: Path) -> None:
         study = spec.find(root, name)
         table.add_row(name, study.claim, study.small.about)
     Console().print(table)
-    print("\npython -m pipeline study NAME --dry-run    shows the experiments of one")
+    print("\npython -m pipeline study NAME --dry-run    prints the experiments of one")
 
 
 def _conclude(root: Path, planned: Plan, ledger: Ledger, tracking: StudyRun | None) -> None:

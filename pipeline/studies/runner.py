@@ -1,4 +1,4 @@
-"""Runs those experiments of a study that are missing, and remembers which trainings diverged."""
+"""Runs the missing experiments of a study and records which trainings diverged."""
 
 import threading
 import time
@@ -17,11 +17,11 @@ from pipeline.studies.plan import Plan, Planned
 from pipeline.tracking.studies import StudyRun
 
 FOLDER = ".studies"
-CHANGED = "params.yaml or the code was changed while the study ran; the same command plans it anew"
+CHANGED = "params.yaml or the code was changed while the study ran; run the same command again"
 
 
 class Ledger:
-    """What a study remembers besides its experiments: trainings that diverged, and its run in MLflow."""
+    """State of a study besides its experiments: trainings that diverged, and its run in MLflow."""
 
     def __init__(self, root: Path, name: str) -> None:
         self.folder, self.file = root / FOLDER / name, root / FOLDER / f"{name}.json"
@@ -35,17 +35,17 @@ class Ledger:
 
 
 class Runner:
-    """Runs the missing experiments of a plan, and takes note of those that diverge."""
+    """Runs the missing experiments of a plan and records those that diverge."""
 
     def __init__(self, root: Path, planned: Plan, jobs: int, ledger: Ledger, tracking: StudyRun | None) -> None:
-        """Look what is missing; nothing runs yet."""
+        """Find the missing experiments; nothing runs yet."""
         self.root, self.plan, self.ledger, self.tracking = root, planned, ledger, tracking
         self.waiting = missing(root, planned, ledger)
         total = len(planned.experiments)
-        there = total - len(self.waiting)
-        self.display = ExperimentsDisplay(planned.name, total, there, jobs)
+        finished = total - len(self.waiting)
+        self.display = ExperimentsDisplay(planned.name, total, finished, jobs)
         self.launcher = Launcher(root, ledger.folder, jobs, self.display.say)
-        if there:
+        if finished:
             self.launcher.data_ready.set()
         self.running = self.failures = 0
         self.failed: dict[str, str] = {}
@@ -54,14 +54,14 @@ class Runner:
 
     @property
     def finished(self) -> int:
-        """How many experiments have results or have diverged."""
+        """Number of experiments that have results or have diverged."""
         return len(self.plan.experiments) - len(self.waiting) - self.running - len(self.failed)
 
     def run(self) -> bool:
-        """Run what is missing; Ctrl-C ends it in order.
+        """Run the missing experiments; Ctrl-C stops them in order.
 
         Returns:
-            Whether it came to its end; False: it was interrupted.
+            Whether all have run; False: it was interrupted.
 
         Raises:
             StudyError: experiments failed, or params.yaml or the code was changed meanwhile.
@@ -84,10 +84,10 @@ class Runner:
                     self.changed.notify_all()
 
     def _next(self) -> Planned | None:
-        """Return the experiment to be run next; None: there is nothing more to do."""
+        """Return the next experiment to run; None: there is none."""
         with self.changed:
             while self.waiting and not self.launcher.stop.is_set():
-                # The first makes the data, so that those beside it find it in DVC's cache.
+                # The first makes the data, which the others then find in DVC's cache.
                 if self.launcher.data_ready.is_set() or not self.running:
                     self.running += 1
                     return self.waiting.pop(0)
@@ -107,21 +107,21 @@ class Runner:
         )
         with self.changed:
             self.running -= 1
-            said = self._note(planned, found)
-        if said is None:
+            message = self._record(planned, found)
+        if message is None:
             self.display.interrupted(planned.name)
             return
         if self.tracking:
             self.tracking.adopt(planned.name)
         self.launcher.data_ready.set()
-        self.display.finish(planned.name, said, time.monotonic() - started, self.finished)
+        self.display.finish(planned.name, message, time.monotonic() - started, self.finished)
         if self.failures >= FAILURES:
             raise StudyError(
                 f"the last {FAILURES} experiments failed, {planned.name} with: {self.failed[planned.name]}"
             )
 
-    def _note(self, planned: Planned, found: Found | Unfinished) -> str | None:
-        """Take note of how an experiment ended and say so; None: it is to go on another time."""
+    def _record(self, planned: Planned, found: Found | Unfinished) -> str | None:
+        """Record how an experiment ended and return a message; None: it was interrupted and waits again."""
         if isinstance(found, Found):
             self.failures = 0
             return f"complete  test accuracy {found.record.metrics['test/accuracy']:.2%}"
@@ -148,7 +148,7 @@ class Runner:
             self.tracking.adopt(planned.name)
 
     def _check(self, planned: Planned) -> None:
-        """Raise StudyError if the experiment would not be what its name says."""
+        """Raise StudyError if params.yaml or the code is no longer that of the experiment's name."""
         tree = loading.changed(loading.read(self.root / "params.yaml"), planned.values)
         now = loading.validate(tree, "params.yaml")
         if plan.decisive(now) != plan.decisive(planned.settings) or plan.code_digest(self.root, now) != planned.code:
@@ -156,7 +156,7 @@ class Runner:
 
 
 def missing(root: Path, planned: Plan, ledger: Ledger) -> list[Planned]:
-    """Return the experiments that neither exist nor have diverged."""
+    """Return the experiments that have neither results nor diverged."""
     with Repository(root) as repository:
         known = existing.by_name(repository)
         return [

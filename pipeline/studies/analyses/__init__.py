@@ -1,4 +1,4 @@
-"""How each study is read: NAME.py holds the `ANALYSIS` of studies/NAME.yaml, "_" in place of "-"."""
+"""Analyses of the studies: NAME.py holds the `ANALYSIS` of studies/NAME.yaml, with "_" for "-"."""
 
 import importlib
 from pathlib import Path

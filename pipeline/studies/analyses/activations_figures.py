@@ -1,4 +1,4 @@
-"""Figures of the study of activations: training accuracy over epochs, and what layers do."""
+"""Figures of the study of activations: training accuracy over epochs; gradients and outputs of layers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Layers:
-    """What the layers of one activation and norm do, means over seeds.
+    """Gradients and outputs of the layers of one activation and norm, means over seeds.
 
     Attributes:
         gradients: norm of the gradient before training, by layer with weights.
@@ -112,7 +112,7 @@ def _curve(axes: Axes, course: Course, colour: str, marker: str) -> None:
 
 
 def _positive(values: Sequence[float]) -> list[float]:
-    """Return what a logarithmic axis can show; the rest leaves gaps."""
+    """Replace values that a logarithmic axis cannot show by NaN."""
     return [value if value > 0 else np.nan for value in values]
 
 
