@@ -74,16 +74,6 @@ def test_the_state_of_a_training_long_left_is_found(forge):
     assert mend.startswith("rm -r .checkpoints/abc ")
 
 
-@pytest.mark.parametrize(
-    ("stage", "path"), [("download", "pipeline/archives/shapes10.py"), ("track", "pipeline/tracking/runs.py")]
-)
-def test_code_that_dvc_yaml_does_not_list_is_found(forge, stage, path):
-    """A change there would go unnoticed; what train alone need not list, others do."""
-    stages = forge.folder / "dvc.yaml"
-    stages.write_text(stages.read_text().replace(f"      - {path}\n", ""))
-    assert list(wrong(forge, enabled=False)) == [f"dvc.yaml: stage {stage} can load {path}, which it does not list"]
-
-
 def test_a_task_whose_worker_is_gone_is_found_and_the_command_given_mends_it(tmp_path, environment):
     """DVC goes on to call it running (its issues 10562 and 10673)."""
     forge = Forge(tmp_path / "queue", images=100)
