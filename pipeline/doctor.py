@@ -5,7 +5,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.config import loading
 from pipeline.config.schema import TrackingParams
 from pipeline.errors import PipelineError
 from pipeline.experiments.repository import Repository
@@ -37,6 +42,25 @@ def examine(repository: Repository, settings: TrackingParams) -> list[Finding]:
         *_queue(repository),
         *_checkpoints(repository),
     ]
+
+
+def report(root: Path) -> bool:
+    """Print all findings, each problem with its fix; return whether there are no problems.
+
+    Raises:
+        ParamsError: there are mistakes in params.yaml.
+        PipelineError: the folder is no DVC repository under git.
+    """
+    settings = loading.load(root / "params.yaml").tracking
+    console = Console(highlight=False, soft_wrap=True)
+    with Repository(root) as repository:
+        findings = examine(repository, settings)
+    for finding in findings:
+        mark = "[bold red]problem[/]" if finding.fix else "     [green]ok[/]"
+        console.print(f"{mark}  {escape(finding.what)}")
+        if finding.fix:
+            console.print(f"{'':>9}{escape(finding.fix)}", style="bold")
+    return not any(finding.fix for finding in findings)
 
 
 def _machine() -> Iterator[Finding]:

@@ -13,8 +13,7 @@ from pipeline.experiments.repository import Revision
 from pipeline.experiments.results import Results
 from pipeline.models.common.build import build
 from pipeline.models.common.saved import save_model
-from pipeline.studies import page
-from pipeline.studies.analyses import ANALYSES
+from pipeline.studies import analyses, page
 from pipeline.studies.collected import Collected
 from pipeline.studies.existing import Found
 from pipeline.studies.page import Written
@@ -61,8 +60,10 @@ def leave(folder: Path, planned: Planned, processed: Path) -> None:
 
 def written(folder: Path, results: Collected) -> Written:
     """Write a study's page and figures twice and see that they are the same bytes, each figure named on the page."""
-    analysis = ANALYSES[results.plan.name]
-    once, again = (page.write(folder / part, results, analysis.analyse(results)) for part in ("once", "again"))
+    analysis = analyses.find(results.plan.name)
+    once, again = (
+        page.write(folder / part, analysis, results, analysis.analyse(results)) for part in ("once", "again")
+    )
     left = {path.name: path.read_bytes() for path in once.path.parent.iterdir()}
     assert left == {path.name: path.read_bytes() for path in again.path.parent.iterdir()}
     text = once.path.read_text()

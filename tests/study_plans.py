@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipeline.studies import plan
+from pipeline.studies import run
 from pipeline.studies.plan import Plan
 from tests.paths import ROOT
 
@@ -24,4 +24,4 @@ def edit(root: Path, name: str, **changes) -> None:
 
 def made(root: Path, name: str = "pooling", **options) -> Plan:
     """Plan a study, on shapes10 in the small setting if nothing else is said."""
-    return plan.make(root, name, **{"dataset": "shapes10", "scale": "small", **options})
+    return run.plan(root, name, **{"dataset": "shapes10", "scale": "small", **options})

@@ -5,7 +5,7 @@ import difflib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -145,9 +145,6 @@ def _keys_beside(loc: tuple[int | str, ...], model: type[Section]) -> list[str]:
     """Return the keys of the section in which the unknown key `loc` was found."""
     section: Any = model
     for part in loc[:-1]:
-        if isinstance(part, int):
-            section = get_args(section)[0]
-        else:
-            annotation = section.model_fields[part].annotation
-            section = nested(annotation) or annotation
+        if isinstance(part, str):  # an index is into a tuple of sections, which nested() has looked through
+            section = nested(section.model_fields[part].annotation)
     return list(section.model_fields)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from pipeline.config.loading import changed, read, validate
 from pipeline.config.schema import Params
 from pipeline.config.section import flatten
@@ -40,6 +43,11 @@ class Preset:
         """
         return validate(changed(read(path), dict(flatten(self.values))), f"{path} with preset {self.name}")
 
+    @property
+    def arguments(self) -> str:
+        """The values as words of a `dvc exp run` command line: "-S train.epochs=4"."""
+        return " ".join(f"-S {assignment}" for assignment in self.assignments)
+
 
 def every() -> list[Preset]:
     """Return all presets, shortest training first, ordered by the numbers in their file names."""
@@ -56,6 +64,17 @@ def find(name: str) -> Preset:
     if name not in presets:
         raise PresetError(f"preset: found {name}, expected one of {', '.join(presets)}")
     return presets[name]
+
+
+def listing() -> None:
+    """Print the presets and what each is for."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("preset", style="bold")
+    table.add_column("what it is for")
+    for preset in every():
+        table.add_row(preset.name, preset.purpose)
+    Console().print(table)
+    print("\ndvc exp run $(python -m pipeline preset NAME)    runs one without changing params.yaml")
 
 
 def _load(path: Path) -> Preset:

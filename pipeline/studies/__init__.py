@@ -1,1 +1,1 @@
-"""`python -m pipeline study`: claims about CNNs, each tested by experiments; studies/NAME.yaml says which."""
+"""`python -m pipeline study`: claims about CNNs, each tested by the experiments of studies/NAME.yaml."""

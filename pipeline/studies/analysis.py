@@ -1,4 +1,4 @@
-"""What a study's analysis gives: tables, pictures, the quantities that the rule looks at; and the rule's verdict."""
+"""Findings of a study's analysis (quantities, tables, figures), and the verdict that the study's rule gives."""
 
 import math
 import statistics
@@ -13,11 +13,11 @@ from pipeline.studies.collected import Collected
 from pipeline.studies.spec import Condition
 
 CHANCE = 1 / CLASSES
-"""Accuracy of a network that guesses, which is what one is worth whose training diverged."""
+"""Accuracy of guessing, which also stands for a training that diverged."""
 
 
 class Verdict(StrEnum):
-    """What the numbers allow to say of the claim."""
+    """What the results say of the claim."""
 
     HOLDS = "holds"
     IN_PART = "holds in part"
@@ -27,21 +27,21 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that conditions can look at: what it is, and how it is written (as in f"{value:{form}}")."""
+    """A number that conditions refer to: its meaning, and its format as in f"{value:{form}}"."""
 
     meaning: str
     form: str
 
 
 class MoreThan(float):
-    """A quantity of which all that is known is that it is more than this."""
+    """A quantity of which only a lower bound is known."""
 
     def __format__(self, form: str, /) -> str:
         return f"more than {super().__format__(form)}"
 
 
 class LessThan(float):
-    """A quantity of which all that is known is that it is less than this."""
+    """A quantity of which only an upper bound is known."""
 
     def __format__(self, form: str, /) -> str:
         return f"less than {super().__format__(form)}"
@@ -49,7 +49,7 @@ class LessThan(float):
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: what is added to the page's name for its file, its caption, and what draws it."""
+    """A figure of the page: suffix of its file's name, caption, and the function that draws it to a path."""
 
     suffix: str
     caption: str
@@ -58,11 +58,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Findings:
-    """What an analysis found.
+    """The result of an analysis.
 
     Attributes:
-        quantities: a value for each quantity of the analysis; NaN: it can't be had, e.g. as a training diverged;
-            MoreThan, LessThan: only a bound can.
+        quantities: a value for each quantity of the analysis; NaN: unknown, e.g. because a training diverged;
+            MoreThan, LessThan: only a bound is known.
     """
 
     quantities: dict[str, float]
@@ -72,18 +72,18 @@ class Findings:
 
 @dataclass(frozen=True)
 class Analysis:
-    """How a study is read: the quantities it gives, by name, and what computes them from the results."""
+    """How a study is evaluated: the quantities that are measured, by name, and the function that does so."""
 
     quantities: Mapping[str, Quantity]
     analyse: Callable[[Collected], Findings]
 
 
 def met(condition: Condition, value: float) -> bool | None:
-    """Say whether a condition is met; None: the value is not known, or its bound leaves both open."""
+    """Return whether a condition is met; None: the value is unknown, or its bound allows both."""
     if math.isnan(value):
         return None
     found = condition.met(value)
-    # All that is above a lower bound is on one side of the limit only if that side is above.
+    # All values beyond a bound are on the same side of the limit only if that side lies beyond the bound.
     if isinstance(value, MoreThan) and found != (condition.at_least is not None):
         return None
     if isinstance(value, LessThan) and found != (condition.at_most is not None):
@@ -92,10 +92,10 @@ def met(condition: Condition, value: float) -> bool | None:
 
 
 def decide(rule: Sequence[Condition], quantities: Mapping[str, float]) -> Verdict:
-    """Judge a claim.
+    """Return the verdict on a claim.
 
     It holds if all conditions are met, does not hold here if no essential one is, and holds in part otherwise. It is
-    undecided if that depends on a condition of which it is not known.
+    undecided if that depends on a condition with an unknown result.
     """
     found = [met(condition, quantities[condition.quantity]) for condition in rule]
     worst, best = (_judged(rule, [unknown if one is None else one for one in found]) for unknown in (False, True))
@@ -110,24 +110,24 @@ def _judged(rule: Sequence[Condition], found: Sequence[bool]) -> Verdict:
 
 
 def or_chance(collected: Collected, variant: str, metric: str) -> list[float]:
-    """Return an accuracy of a variant's experiments, by seed; those that diverged have that of guessing."""
+    """Return an accuracy of a variant's experiments, by seed; `CHANCE` for trainings that diverged."""
     if metric not in collected.rows:
         return [CHANCE] * len(collected.of(variant))
     return [float(value) for value in collected.of(variant)[metric].fillna(CHANCE)]
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean, NaN of nothing."""
+    """Return the mean; NaN if there are no values."""
     return statistics.fmean(values) if values else math.nan
 
 
 def in_points(value: float, form: str) -> str:
-    """Write a difference of shares in percentage points, which may be unknown (NaN), as in f"{value:{form}}"."""
+    """Format a difference in percentage points, NaN if unknown, as in f"{value:{form}}"."""
     return "an unknown number of points" if math.isnan(value) else f"{value:{form}} points"
 
 
 def with_spread(values: Sequence[float], factor: float = 1.0, digits: int = 2) -> str:
-    """Write the mean of values, and of several their standard deviation (n - 1)."""
+    """Format the mean of values and, if there are several, their standard deviation (n - 1)."""
     if not values:
         return ABSENT
     text = f"{statistics.fmean(values) * factor:,.{digits}f}"
@@ -135,7 +135,7 @@ def with_spread(values: Sequence[float], factor: float = 1.0, digits: int = 2) -
 
 
 def counted(collected: Collected, variant: str) -> str:
-    """Write how many of a variant's trainings the numbers are of, and how many diverged."""
+    """Format how many trainings of a variant finished, and how many diverged."""
     reasons = list(collected.of(variant)["diverged"])
     diverged = sum(bool(reason) for reason in reasons)
     return f"{len(reasons) - diverged}" + (f" ({diverged} diverged)" if diverged else "")

@@ -1,4 +1,4 @@
-"""Figures that several studies draw."""
+"""Figures that several studies share: bars and curves over variants."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity of several variants: its values, each a list over seeds, and how a mean is written at its bar."""
+    """One quantity: for each variant its values over seeds, and the format of the mean beside its bar."""
 
     title: str
     unit: str
@@ -30,62 +30,62 @@ class Panel:
 
 @dataclass(frozen=True)
 class Curve:
-    """Values at several places, those of each place as a list over seeds; a place may have none."""
+    """Values over x, for each x a list over seeds, which may be empty."""
 
-    places: Sequence[float]
+    x: Sequence[float]
     values: Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves by name, in axes of their own; `whole` places are numbers of something, ticks only at those."""
+    """Curves by name in one panel; `log`: logarithmic x axis; `integer`: ticks at whole numbers only."""
 
     title: str
-    across: str
-    up: str
+    xlabel: str
+    ylabel: str
     curves: Mapping[str, Curve]
     log: bool = False
-    whole: bool = False
+    integer: bool = False
 
 
 def bars(path: Path, names: Sequence[str], panels: Sequence[Panel], title: str) -> None:
     """Draw a bar for each variant in each panel: the mean, and each seed as a dot."""
-    places = np.arange(len(names))[::-1]
+    positions = np.arange(len(names))[::-1]
     with saved(path, (2.5 * len(panels) + 0.8, 0.34 * len(names) + 1.25)) as figure:
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, panel in zip(row, panels, strict=True):
             known = [value for values in panel.values for value in values] or [1.0]
             start = min(known) / 3 if panel.log else 0.0
-            for place, colour, values in zip(places, _colours(len(names)), panel.values, strict=True):
+            for y, colour, values in zip(positions, _colours(len(names)), panel.values, strict=True):
                 if not values:
-                    axes.text(start, place, "  diverged", va="center", fontsize=8)
+                    axes.text(start, y, "  diverged", va="center", fontsize=8)
                     continue
                 mean = float(np.mean(values))
-                axes.barh(place, mean - start, 0.62, left=start, color=colour, alpha=0.75)
+                axes.barh(y, mean - start, 0.62, left=start, color=colour, alpha=0.75)
                 if len(values) > 1:
-                    axes.plot(values, [place] * len(values), "o", color="black", ms=3)
-                axes.text(max(values), place, f"  {mean:{panel.form}}", va="center", fontsize=8)
+                    axes.plot(values, [y] * len(values), "o", color="black", ms=3)
+                axes.text(max(values), y, f"  {mean:{panel.form}}", va="center", fontsize=8)
             if panel.log:
                 axes.set_xscale("log")
                 axes.set_xlim(start, max(known) * 30)
-            else:  # room for the numbers beside the bars, and no ticks there
+            else:  # leave room, without ticks, for the numbers beside the bars
                 axes.set_xlim(0, max(known) * 1.5)
                 axes.set_xticks([tick for tick in MaxNLocator(3).tick_values(0, max(known)) if tick <= max(known)])
             if max(known) >= 1000:
                 axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
             axes.grid(visible=False, axis="y")
             axes.set(title=panel.title, xlabel=panel.unit)
-        row[0].set_yticks(places, names)
+        row[0].set_yticks(positions, names)
         wrapped_headline(figure, title)
 
 
 def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int, shared: bool = False) -> None:
-    """Draw curves through the means over seeds, with a band from the lowest to the highest; one legend for all.
+    """Draw the means over seeds with a band from minimum to maximum; one legend for all plots.
 
     Args:
         plots: row by row; a name has the same colour and marker in all of them.
-        columns: plots in a row.
-        shared: those of a row have one scale, so that they can be compared.
+        columns: number of plots in a row.
+        shared: the plots of a row share the y axis.
     """
     rows = -(-len(plots) // columns)
     names = list(dict.fromkeys(name for plot in plots for name in plot.curves))
@@ -95,18 +95,18 @@ def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int, share
             for name, curve in plot.curves.items():
                 number = names.index(name)
                 colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-                known = [(place, values) for place, values in zip(curve.places, curve.values, strict=True) if values]
-                places, values = [place for place, _ in known], [values for _, values in known]
+                known = [(x, values) for x, values in zip(curve.x, curve.values, strict=True) if values]
+                xs, values = [x for x, _ in known], [values for _, values in known]
                 means = [float(np.mean(several)) for several in values]
-                every = max(1, len(places) // MOST_MARKERS)
-                axes.plot(places, means, color=colour, marker=marker, ms=4, lw=1.2, markevery=every, label=name)
+                every = max(1, len(xs) // MOST_MARKERS)
+                axes.plot(xs, means, color=colour, marker=marker, ms=4, lw=1.2, markevery=every, label=name)
                 if any(len(several) > 1 for several in values):
                     lowest, highest = [min(several) for several in values], [max(several) for several in values]
-                    axes.fill_between(places, lowest, highest, color=colour, alpha=0.15, lw=0)
-            axes.set(title=plot.title, xlabel=plot.across, ylabel=plot.up)
+                    axes.fill_between(xs, lowest, highest, color=colour, alpha=0.15, lw=0)
+            axes.set(title=plot.title, xlabel=plot.xlabel, ylabel=plot.ylabel)
             if plot.log:
-                _log_ticks(axes, sorted({place for curve in plot.curves.values() for place in curve.places}))
-            elif plot.whole:
+                _log_ticks(axes, sorted({x for curve in plot.curves.values() for x in curve.x}))
+            elif plot.integer:
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         for axes in panels.flat[len(plots) :]:
             axes.axis("off")
@@ -122,14 +122,14 @@ def curves(path: Path, plots: Sequence[Plot], title: str, *, columns: int, share
 
 
 def wrapped_headline(figure: Figure, text: str) -> None:
-    """Write over a figure what is seen in it, in as many lines as its width asks for."""
+    """Put a headline over a figure, wrapped to its width."""
     headline(figure, textwrap.fill(text, int(CHARACTERS_PER_INCH * figure.get_figwidth())))
 
 
-def _log_ticks(axes: Axes, places: Sequence[float]) -> None:
-    """Put a logarithmic axis' ticks where there are values, and nowhere else."""
+def _log_ticks(axes: Axes, xs: Sequence[float]) -> None:
+    """Make the x axis logarithmic, with ticks only where there are values."""
     axes.set_xscale("log")
-    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xticks(xs, [f"{x:g}" for x in xs])
     axes.set_xticks([], minor=True)
 
 

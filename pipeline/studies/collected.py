@@ -1,38 +1,35 @@
-"""What the experiments of a study have left, as one table and whatever files an analysis asks for."""
+"""Results of a study's experiments: one table of parameters and metrics, and any of their output files."""
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from pipeline.config.schema import Params
 from pipeline.errors import ResultsError
 from pipeline.experiments.repository import Repository
-
-if TYPE_CHECKING:  # planning looks at the analyses, which look at what is collected
-    from pipeline.studies.existing import Found
-    from pipeline.studies.plan import Plan
+from pipeline.studies.existing import Found
+from pipeline.studies.plan import Plan
 
 
 class Collected:
     """The results of a study.
 
     Attributes:
-        rows: one row for each experiment, whose name is the index: "variant", "seed", "diverged" (why, or ""), all
-            parameters and all metrics by their full names; metrics of a training that diverged are absent (NaN).
+        rows: one row for each experiment, whose name is the index: "variant", "seed", "diverged" (the reason, or ""),
+            all parameters and all metrics by their full names; metrics of a training that diverged are NaN.
     """
 
     def __init__(
-        self, repository: Repository, plan: "Plan", found: "Mapping[str, Found]", diverged: Mapping[str, str]
+        self, repository: Repository, plan: Plan, found: Mapping[str, Found], diverged: Mapping[str, str]
     ) -> None:
         self.repository, self.plan, self.found = repository, plan, found
-        lines = []
+        rows = []
         for planned in plan.experiments:
             metrics = found[planned.name].record.metrics if planned.name in found else {}
             own = {"variant": planned.variant, "seed": planned.seed, "diverged": diverged.get(planned.name, "")}
-            lines.append({**planned.settings.effective(), **metrics, **own})
-        self.rows = pd.DataFrame(lines, index=[planned.name for planned in plan.experiments])
+            rows.append({**planned.settings.effective(), **metrics, **own})
+        self.rows = pd.DataFrame(rows, index=[planned.name for planned in plan.experiments])
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -48,7 +45,7 @@ class Collected:
         return self.rows[self.rows["variant"] == variant]
 
     def values(self, variant: str, metric: str) -> list[float]:
-        """Return a metric of a variant's experiments, by seed; those that diverged have none."""
+        """Return a metric of a variant's experiments, by seed, without those that diverged."""
         if metric not in self.rows:
             return []
         return [float(value) for value in self.of(variant)[metric] if not pd.isna(value)]
@@ -59,14 +56,14 @@ class Collected:
         return sum(values) / len(values) if values else math.nan
 
     def read(self, name: str, path: str) -> bytes:
-        """Return any file that an experiment left, whoever holds it: git, DVC's cache or a remote.
+        """Return an output file of an experiment from git, DVC's cache or a remote.
 
         Args:
             name: of the experiment, as in the index of `rows`.
             path: relative to the repository, e.g. "model/history.csv".
 
         Raises:
-            ResultsError: it diverged, or nobody has the file.
+            ResultsError: its training diverged, or neither git nor DVC has the file.
         """
         if name not in self.found:
             raise ResultsError(f"{name}: its training diverged, so it left no {path}")
@@ -77,7 +74,7 @@ class Collected:
         """Return the epochs of an experiment's training: "epoch" (from 1), "val/accuracy" and so on.
 
         Raises:
-            ResultsError: it diverged, or nobody has them.
+            ResultsError: its training diverged, or neither git nor DVC has the file.
         """
         if name not in self.found:
             raise ResultsError(f"{name}: its training diverged, so it left no history")

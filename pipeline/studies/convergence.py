@@ -1,4 +1,4 @@
-"""How long trainings took to reach a target, with what can be said of those that never did."""
+"""Epochs and seconds to a target accuracy, with lower bounds for trainings that did not reach it."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ from pipeline.studies.analysis import CHANCE, LessThan, MoreThan, with_spread
 
 @dataclass(frozen=True)
 class Reach:
-    """When a training reached its target; if `reached` is false, how long it was below it."""
+    """When a training reached its target or, if `reached` is false, how long it ran below it."""
 
     epochs: float
     seconds: float
@@ -20,15 +20,15 @@ class Reach:
 
 
 def points(history: pd.DataFrame) -> tuple[list[float], list[float]]:
-    """Return the course of the training accuracy: epochs trained, and fractions.
+    """Return epochs trained and training accuracies, as fractions.
 
-    A value of the history is the mean over its epoch and so stands for its middle; at 0 the network guesses.
+    A value of the history is the mean over its epoch, so it is placed at the epoch's middle; chance is placed at 0.
     """
     return [0.0, *(history["epoch"] - 0.5)], [CHANCE, *history["train/accuracy"]]
 
 
 def reach(history: pd.DataFrame, target: float, seconds: float) -> Reach:
-    """Find when the training accuracy was first at the target, interpolated linearly between epochs.
+    """Return when the training accuracy first reached the target, interpolated linearly between epochs.
 
     Args:
         history: as `Collected.history` returns it.
@@ -47,7 +47,7 @@ def reach(history: pd.DataFrame, target: float, seconds: float) -> Reach:
 
 
 def mean_epochs(reaches: Sequence[Reach]) -> float:
-    """Return the mean over seeds: `MoreThan` it if one of them did not reach the target, NaN if there are none."""
+    """Return the mean over seeds; `MoreThan` if one did not reach the target, NaN if there are none."""
     if not reaches:
         return math.nan
     mean = statistics.fmean(one.epochs for one in reaches)
@@ -55,7 +55,7 @@ def mean_epochs(reaches: Sequence[Reach]) -> float:
 
 
 def written(reaches: Sequence[Reach], quantity: str) -> str:
-    """Write the mean over seeds of "epochs" or "seconds", with the spread, or as a bound and how many reached it."""
+    """Format the mean over seeds of "epochs" or "seconds" with its spread, or as a bound."""
     values = [getattr(one, quantity) for one in reaches]
     reached = sum(one.reached for one in reaches)
     if reached == len(values):
@@ -65,7 +65,7 @@ def written(reaches: Sequence[Reach], quantity: str) -> str:
 
 
 def ratio(slow: float, fast: float) -> float:
-    """Divide two means, either of which may be `MoreThan`; NaN if nothing is known of the quotient."""
+    """Divide two means, either of which may be `MoreThan`; NaN if the quotient is unknown."""
     both = isinstance(slow, MoreThan) and isinstance(fast, MoreThan)
     if both or math.isnan(slow) or math.isnan(fast):
         return math.nan

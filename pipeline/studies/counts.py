@@ -1,6 +1,6 @@
-"""Weights and multiply-accumulates of networks that are built without memory for their weights.
+"""Weights and multiply-accumulates of networks, counted on PyTorch's meta device without allocating weights.
 
-torch is imported where it is used: it takes seconds, and a study's plan is to be shown at once.
+torch is imported inside functions: it takes seconds, which printing a plan does not need.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ CHANNELS = 3
 
 @dataclass(frozen=True)
 class Count:
-    """Trainable parameters and multiply-accumulates for one image; parameters also of two kinds of layers alone."""
+    """Trainable parameters and multiply-accumulates for one image; parameters also of two kinds of layers."""
 
     parameters: int
     macs: int
@@ -27,7 +27,7 @@ class Count:
 
 
 def network(params: ModelParams) -> Count:
-    """Count what a network of these parameters has and computes for an image of 32 x 32 px."""
+    """Count the weights of a network and its multiply-accumulates for an image of 32 x 32 px."""
     from pipeline.models.common.build import build
 
     section = params.section
@@ -36,14 +36,14 @@ def network(params: ModelParams) -> Count:
 
 
 def dense_layer(side: int, units: int) -> Count:
-    """Count a fully connected layer without bias that takes a colour image of side x side px."""
+    """Count a fully connected layer without bias on a colour image of side x side px."""
     from torch import nn
 
     return _count(lambda: _on_images(nn.Flatten(), nn.Linear(CHANNELS * side * side, units, bias=False)), side)
 
 
 def conv_layer(side: int, filters: int) -> Count:
-    """Count a 3x3 convolution without bias that takes a colour image of side x side px and keeps its side."""
+    """Count a 3x3 convolution without bias on a colour image of side x side px, with padding."""
     from torch import nn
 
     return _count(lambda: _on_images(nn.Conv2d(CHANNELS, filters, 3, padding=1, bias=False)), side)
@@ -62,7 +62,7 @@ def _count(build: "Callable[[], nn.Module]", side: int) -> Count:
 
 
 def _on_images(*layers: "nn.Module") -> "nn.Sequential":
-    """Put before layers what turns grey levels into their input."""
+    """Put the normalisation of grey levels before layers."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""Which experiments of a study are there already."""
+"""Experiments of a study that already exist."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from pipeline.studies.plan import Planned, difference
 
 @dataclass(frozen=True)
 class Found:
-    """An experiment that is there, with its record."""
+    """An existing experiment and its results."""
 
     revision: Revision
     record: Results
 
 
 def find(repository: Repository, planned: Planned, known: Mapping[str, list[Revision]]) -> Found | None:
-    """Return the experiment of a planned one's name that carries its results; None: there is none.
+    """Return the experiment of a planned name and parameters that has results; None: there is none.
 
     Args:
-        known: all experiments by name: those of several commits may share one.
+        known: all experiments by name; those of several commits may share a name.
     """
     for revision in known.get(planned.name, ()):
         try:

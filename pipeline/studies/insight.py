@@ -1,6 +1,6 @@
-"""What is inside the networks that a study's experiments trained: first-layer filters, and separability by stage.
+"""First-layer filters and separability of the classes by stage, of the networks that a study trained.
 
-torch and scikit-learn are imported where they are used: they take seconds, and a study's plan is to be shown at once.
+torch and scikit-learn are imported inside functions: they take seconds, which printing a plan does not need.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from pipeline.inspection.separability import Separability
 
 DRAWS = 500
-"""Layers of random filters that a first layer is held against."""
+"""Random layers that a first layer is compared with."""
 
 BATCH_SIZE = 500
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found in one experiment's network.
+    """Measurements of one experiment's network.
 
     Attributes:
-        first: its first layer's measures beside chance, as `filters.summary` returns them.
-        stages, before: how separable the classes are by stage, after training and before it.
+        first: measures of its first layer and of random ones, as `filters.summary` returns them.
+        stages, before: separability of the classes by stage, after and before training.
     """
 
     layer: "FirstLayer"
@@ -37,10 +37,10 @@ class Seen:
 
 
 def look(collected: Collected) -> dict[str, list[Seen]]:
-    """Look into the networks of all experiments, on the processor, so that every machine finds the same.
+    """Measure the networks of all experiments, on the CPU so that every machine gives the same numbers.
 
     Returns:
-        What was found by variant, by seed; nothing for trainings that diverged.
+        Measurements by variant, for each seed whose training did not diverge.
     """
     import torch
 
@@ -51,10 +51,10 @@ def look(collected: Collected) -> dict[str, list[Seen]]:
     options = collected.settings(collected.variants[0]).inspect
     test = val = None
     by_chance: dict[tuple[int, int], Chance] = {}
-    with stage.bar("looking into networks", len(collected.found)) as advance:
+    with stage.bar("measuring networks", len(collected.found)) as advance:
         for variant, found in seen.items():
             for name in trained.names(collected, variant):
-                if test is None or val is None:  # the same for all
+                if test is None or val is None:  # all experiments share them
                     val, test = (
                         dataset.first_of_each_class(trained.images(collected, name, split), options.images)
                         for split in ("val", "test")

@@ -1,4 +1,4 @@
-"""docs/studies/NAME.md: a claim, what was measured, and what that says of it; the same bytes for the same results."""
+"""docs/studies/NAME.md: claim, verdict, figures, tables and experiments; same results give the same bytes."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from pipeline import files
 from pipeline.experiments import tables
 from pipeline.experiments.results import text_of
 from pipeline.experiments.tables import ABSENT, Table
-from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.analysis import Analysis, Findings, Verdict, decide, met
 from pipeline.studies.collected import Collected
 from pipeline.studies.plan import Plan
@@ -21,21 +20,20 @@ MACHINE = ("device_name", "threads", "precision", "platform", "python", "torch")
 
 @dataclass(frozen=True)
 class Written:
-    """A page: where it is, its verdict, and a sentence for each condition."""
+    """A page: its path, its verdict, and a sentence for each condition."""
 
     path: Path
     verdict: Verdict
     reasons: tuple[str, ...]
 
 
-def write(root: Path, results: Collected, findings: Findings) -> Written:
+def write(root: Path, analysis: Analysis, results: Collected, findings: Findings) -> Written:
     """Write the page of a study and its figures.
 
     Args:
         root: the repository.
     """
-    plan = results.plan
-    analysis, study = ANALYSES[plan.name], plan.study
+    plan, study = results.plan, results.plan.study
     verdict = decide(study.rule, findings.quantities)
     pictures = []
     for picture in findings.pictures:
@@ -52,8 +50,8 @@ def write(root: Path, results: Collected, findings: Findings) -> Written:
         "part otherwise.",
         *pictures,
         *(tables.markdown(table) for table in findings.tables),
-        *(["## What to bear in mind", "\n".join(f"- {note}" for note in study.notes)] if study.notes else []),
-        "## What was run",
+        *(["## Limitations", "\n".join(f"- {note}" for note in study.notes)] if study.notes else []),
+        "## Experiments",
         tables.markdown(_experiments(plan)),
         "\n".join(f"- {line}" for line in _circumstances(results, data)),
         f"```sh\n{plan.command}\n```",
@@ -102,12 +100,12 @@ def _rule(rule: Sequence[Condition], analysis: Analysis, findings: Findings) -> 
 
 
 def _experiments(plan: Plan) -> Table:
-    """Return what each variant changes; what all share is said below."""
+    """Return the parameters that each variant changes; those that all share are listed below."""
     rows = []
     for variant in plan.variants:
         planned = [one for one in plan.experiments if one.variant == variant]
         rows.append((variant, _assignments(plan.own(variant)), ", ".join(str(one.seed) for one in planned)))
-    return Table("Experiments", ("variant", "its parameters", "seeds"), tuple(rows), text=3)
+    return Table("Variants", ("variant", "parameters", "seeds"), tuple(rows), text=3)
 
 
 def _assignments(values: Overrides) -> str:
@@ -122,14 +120,14 @@ def _circumstances(results: Collected, data: str) -> list[str]:
         f"data: {data}; {train} training, {val} validation and {test} test images",
         f"compared: {plan.study.measure}",
         f"setting `{plan.scale}`, {plan.setting.about}: {_assignments(plan.shared)}",
-        f"all else as in `params.yaml` of commit {', '.join(commits) or ABSENT}",
+        f"other parameters: `params.yaml` of commit {', '.join(commits) or ABSENT}",
         "machine: " + ", ".join(f"{key} {_values(results, f'train/{key}')}" for key in MACHINE),
     ]
     return lines + [f"{name} diverged: {reason}" for name, reason in results.rows["diverged"].items() if reason]
 
 
 def _values(results: Collected, metric: str) -> str:
-    """Write what all experiments recorded; several values where they differ."""
+    """Format the values that the experiments recorded, each different one once."""
     if metric not in results.rows:
         return ABSENT
     values = dict.fromkeys(results.rows[metric].dropna())

@@ -1,4 +1,4 @@
-"""The experiments of a study: what each is called, what it changes, and what it is run with."""
+"""The experiments of a study: their names, parameters and code."""
 
 import hashlib
 import json
@@ -17,15 +17,13 @@ from pipeline.config.section import flatten
 from pipeline.errors import ParamsError, StudyError
 from pipeline.experiments import dependencies
 from pipeline.experiments.results import ORIGIN, TRACK, text_of
-from pipeline.studies import spec
-from pipeline.studies.analyses import ANALYSES
 from pipeline.studies.spec import FOLDER, Overrides, Scale, Setting, Study
 
 DATASET, SEED = "data.dataset", "train.seed"
-RESERVED = {DATASET: "--data decides it", SEED: "seeds has them"}
+RESERVED = {DATASET: "set by --data", SEED: "set by seeds"}
 WITHOUT_EFFECT = "tracking."
 PLACEHOLDERS = {"data.archive": "FILE", "data.sha256": "HASH"}
-"""Parameters that say where the data came from, which is known by its name, and what stands for them in a command."""
+"""What a page shows for parameters that are private to a machine: where the data came from."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,11 @@ class Planned:
     """One experiment of a study.
 
     Attributes:
-        name: STUDY-VARIANT-sSEED-DIGEST; the digest is of all parameters and code that its results depend on, so that
-            an experiment of this name is the one that is wanted, and another one never takes its place.
-        values: the parameters that are given to DVC.
+        name: STUDY-VARIANT-sSEED-DIGEST; the digest covers all parameters and code that its results depend on, so that
+            a name stands for one result.
+        values: the parameters that are passed to DVC.
         settings: all parameters.
-        code: what `code_digest` returned when the plan was made.
+        code: `code_digest` when the plan was made.
     """
 
     name: str
@@ -50,22 +48,22 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All experiments of a study, by seed, then by variant: what is ended early has something of each variant.
+    """All experiments of a study, by seed, then by variant, so that an interrupted study has results of every variant.
 
     Attributes:
-        given: parameters of all experiments that a person has set besides those of the study.
+        overrides: parameters of all experiments that the user set with --set.
     """
 
     name: str
     study: Study
     scale: Scale
     dataset: str
-    given: Overrides
+    overrides: Overrides
     experiments: tuple[Planned, ...]
 
     @property
     def setting(self) -> Setting:
-        """Small or full."""
+        """The small or the full setting."""
         return self.study.setting(self.scale)
 
     @property
@@ -75,21 +73,21 @@ class Plan:
 
     @property
     def shared(self) -> Overrides:
-        """The parameters that all experiments are given with the same value, but for the data."""
+        """The parameters that have the same value in all experiments, without those of the data."""
         first, *others = (planned.values for planned in self.experiments)
         same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
         return {key: value for key, value in same.items() if key not in {DATASET, SEED, *PLACEHOLDERS}}
 
     @property
     def command(self) -> str:
-        """What runs this study."""
+        """The command that runs this study."""
         words = [f"python -m pipeline study {self.name} --data {self.dataset}"]
         words += ["--full"] if self.scale == "full" else []
-        given = [f"{key}={PLACEHOLDERS.get(key) or text_of(value)}" for key, value in self.given.items()]
-        return " ".join([*words, *(f"--set {shlex.quote(assignment)}" for assignment in given)])
+        assignments = [f"{key}={PLACEHOLDERS.get(key) or text_of(value)}" for key, value in self.overrides.items()]
+        return " ".join([*words, *(f"--set {shlex.quote(assignment)}" for assignment in assignments)])
 
     def own(self, variant: str) -> Overrides:
-        """Return the parameters that a variant is given and others are not, or with another value."""
+        """Return the parameters in which a variant differs from others."""
         values = next(planned.values for planned in self.experiments if planned.variant == variant)
         return {key: value for key, value in values.items() if key not in {DATASET, SEED, *PLACEHOLDERS, *self.shared}}
 
@@ -98,26 +96,36 @@ class Plan:
         return next(planned.settings for planned in self.experiments if planned.variant == variant)
 
 
-def make(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Sequence[str] = ()) -> Plan:
+def make(
+    root: Path,
+    name: str,
+    study: Study,
+    quantities: Collection[str],
+    *,
+    dataset: str | None,
+    scale: Scale,
+    overrides: Sequence[str] = (),
+) -> Plan:
     """Plan a study; every experiment's parameters are checked.
 
     Args:
         root: the repository.
-        dataset: a value of data.dataset; None: what params.yaml says.
-        given: further parameters for all experiments, as "KEY=VALUE".
+        quantities: names of what the study's analysis measures, which the rule may use.
+        dataset: a value of data.dataset; None: that of params.yaml.
+        overrides: further parameters for all experiments, as "KEY=VALUE".
 
     Raises:
-        StudyError: there is no such study, or there are mistakes in it or in `given`; one line for each of them.
+        StudyError: there are mistakes in the study or in `overrides`; one line for each of them.
         ParamsError: there are mistakes in params.yaml.
     """
     base = loading.read(root / "params.yaml")
     known = dict(flatten(loading.validate(base, "params.yaml").model_dump(mode="json")))
-    study = spec.find(root, name)
-    where, extra = f"{FOLDER}/{name}.yaml", dict(_assignment(assignment) for assignment in given)
-    mistakes = [f"{where}: {line}" for line in (*_rule_mistakes(name, study), *_value_mistakes(study, base, known))]
+    where, extra = f"{FOLDER}/{name}.yaml", dict(_assignment(assignment) for assignment in overrides)
+    lines = (*_rule_mistakes(study, quantities), *_value_mistakes(study, base, known))
+    mistakes = [f"{where}: {line}" for line in lines]
     points = study.points(scale)
     varied = {key for values in points.values() for key in values}
-    mistakes += [f"--set: {line}" for line in _given_mistakes(varied, extra, base, known)]
+    mistakes += [f"--set: {line}" for line in _override_mistakes(varied, extra, base, known)]
     if mistakes:
         raise StudyError("\n".join(mistakes))
     setting, chosen = study.setting(scale), {DATASET: dataset or known[DATASET]}
@@ -134,7 +142,7 @@ def make(root: Path, name: str, *, dataset: str | None, scale: Scale, given: Seq
 
 
 def code_digest(root: Path, settings: Params) -> str:
-    """Return a hash of the stages that results come from: their definitions and the code they depend on.
+    """Return a hash of the stages that make the results: their definitions and the code they depend on.
 
     Raises:
         PipelineError: there is no readable dvc.yaml.
@@ -144,7 +152,7 @@ def code_digest(root: Path, settings: Params) -> str:
 
 
 def decisive(settings: Params) -> dict[str, Any]:
-    """Return the parameters that results depend on: all that have an effect, but for where the data came from."""
+    """Return the parameters that results depend on: all that have an effect, without the source of the data."""
     effective = settings.effective()
     return {key: value for key, value in effective.items() if key not in ORIGIN and not key.startswith(WITHOUT_EFFECT)}
 
@@ -153,7 +161,7 @@ def _validated(where: str, base: Any, values: Mapping[str, Overrides]) -> dict[s
     """Return the parameters of each variant.
 
     Raises:
-        StudyError: values of some can't work together, or two variants have the same; a line for each mistake.
+        StudyError: values contradict one another, or two variants are the same; a line for each mistake.
     """
     found: dict[str, Params] = {}
     equal: dict[str, str] = {}
@@ -167,7 +175,7 @@ def _validated(where: str, base: Any, values: Mapping[str, Overrides]) -> dict[s
             continue
         first = equal.setdefault(json.dumps(decisive(found[variant]), sort_keys=True), variant)
         if first != variant:
-            mistakes[f"found the very parameters of {first}, expected a difference that has an effect"] = [variant]
+            mistakes[f"same parameters as {first}, expected a difference that has an effect"] = [variant]
     if mistakes:
         named = (
             ("every variant" if len(variants) == len(values) else f"variant {', '.join(variants)}", line)
@@ -195,33 +203,32 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise StudyError(f"--set: {key}: found {value}, which is not YAML") from None
 
 
-def _rule_mistakes(name: str, study: Study) -> Iterator[str]:
-    """Yield a line for each quantity that the study's analysis does not give."""
-    if name not in ANALYSES:
-        yield f"found no analysis of this name, expected one of {', '.join(ANALYSES)} (pipeline/studies/analyses)"
-        return
+def _rule_mistakes(study: Study, quantities: Collection[str]) -> Iterator[str]:
+    """Yield a line for each quantity that the study's analysis does not measure."""
     for number, condition in enumerate(study.rule):
-        if condition.quantity not in (known := ANALYSES[name].quantities):
-            yield f"rule[{number}].quantity: found {condition.quantity}, expected one of {', '.join(known)}"
+        if condition.quantity not in quantities:
+            yield f"rule[{number}].quantity: found {condition.quantity}, expected one of {', '.join(quantities)}"
 
 
 def _value_mistakes(study: Study, base: Any, known: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line for each key of the study's file that it may not set, and each value that params.yaml refuses."""
-    for place, key, value in _places(study):
+    """Yield a line for each key of the study's file that it may not set, and each invalid value."""
+    for section, key, value in _sections(study):
         if mistake := _value_mistake(key, value, base, known):
-            yield f"{place}.{mistake}"
+            yield f"{section}.{mistake}"
 
 
-def _given_mistakes(varied: Collection[str], given: Overrides, base: Any, known: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in given.items():
+def _override_mistakes(
+    varied: Collection[str], overrides: Overrides, base: Any, known: Mapping[str, Any]
+) -> Iterator[str]:
+    for key, value in overrides.items():
         if key in varied:
-            yield f"{key}: expected another parameter: the study's variants are made of this one"
+            yield f"{key}: varied by the study, expected a parameter that is the same for all variants"
         if mistake := _value_mistake(key, value, base, known):
             yield mistake
 
 
-def _places(study: Study) -> Iterator[tuple[str, str, Any]]:
-    """Yield all values of a study's file: where they are, their parameter, the value."""
+def _sections(study: Study) -> Iterator[tuple[str, str, Any]]:
+    """Yield all values of a study's file: section, parameter, value."""
     parts: dict[str, Study | Setting] = {"": study, "small.": study.small, "full.": study.full}
     for prefix, part in parts.items():
         yield from ((f"{prefix}params", key, value) for key, value in part.params.items())
@@ -235,14 +242,14 @@ def _places(study: Study) -> Iterator[tuple[str, str, Any]]:
 
 def _value_mistake(key: str, value: Any, base: Any, known: Mapping[str, Any]) -> str | None:
     if key in RESERVED:
-        return f"{key}: expected another parameter: {RESERVED[key]}"
+        return f"{key}: reserved, {RESERVED[key]}"
     return loading.unknown(key, known) or loading.refusal(base, key, value)
 
 
 def difference(planned: Planned, record_params: Mapping[str, Any]) -> str | None:
-    """Say in what an experiment's recorded parameters are not those that are wanted; None: they are the same."""
-    wanted = decisive(planned.settings)
+    """Return the first difference between planned and recorded parameters; None: there is none."""
+    expected = decisive(planned.settings)
     for key, value in record_params.items():
-        if key in wanted and wanted[key] != value:
-            return f"{key}: found {text_of(value)}, expected {text_of(wanted[key])}"
+        if key in expected and expected[key] != value:
+            return f"{key}: found {text_of(value)}, expected {text_of(expected[key])}"
     return None

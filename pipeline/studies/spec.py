@@ -1,4 +1,4 @@
-"""studies/NAME.yaml as a checked `Study`: a claim, the experiments that test it, and the rule that judges it."""
+"""studies/NAME.yaml as a checked `Study`: a claim, the experiments that test it, and the rule for the verdict."""
 
 import itertools
 import re
@@ -22,19 +22,19 @@ Overrides = dict[str, Any]
 """Values of params.yaml by their full names: `{"train.epochs": 4}`."""
 
 Grid = dict[str, dict[Slug, Any] | list[Any]]
-"""Parameters with their values, or with labels and values; all combinations are meant."""
+"""Parameters with their values, or with labels and values; the variants are all combinations."""
 
 
 class Condition(Section):
-    """One thing that the numbers must show: a quantity of the study's analysis, and where its limit is."""
+    """A requirement of the rule: a quantity of the study's analysis, and its limit."""
 
     text: str
-    """What it means, as a clause."""
+    """The requirement in words."""
     quantity: str
     at_least: float | None = None
     at_most: float | None = None
     essential: bool = True
-    """Part of the claim itself; false: of what it should not cost."""
+    """Whether it is part of the claim itself, rather than a cost that should be small."""
 
     @model_validator(mode="after")
     def _one_limit(self) -> Self:
@@ -43,15 +43,15 @@ class Condition(Section):
         return self
 
     def met(self, value: float) -> bool:
-        """Say whether a value is on the right side; NaN is not."""
+        """Return whether a value is within the limit; NaN is not."""
         return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
 
 
 class Setting(Section):
-    """How large the study is: what differs from the study's own parameters, variants and seeds."""
+    """The size of the study: seeds, and values that differ from the study's own parameters and variants."""
 
     about: str
-    """For which machine, and how long it takes there."""
+    """The machine that it is meant for, and the time that it takes there."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     params: Overrides = Field(default_factory=dict)
     variants: dict[str, Overrides] = Field(default_factory=dict)
@@ -66,12 +66,12 @@ class Study(Section):
     claim: str
     source: str
     measure: str
-    """What is compared, for people."""
+    """What is compared, in words."""
     params: Overrides = Field(default_factory=dict)
     """Of all experiments."""
     variants: dict[Slug, Overrides] = Field(default_factory=dict)
     grids: dict[Slug, Grid] = Field(default_factory=dict)
-    """Instead of variants, which then have the grid's name and the labels of what varies in it."""
+    """In place of variants, which are then named by the grid and the labels of the parameters that vary."""
     rule: Annotated[tuple[Condition, ...], Field(min_length=1)]
     notes: tuple[str, ...] = ()
     small: Setting
@@ -97,15 +97,15 @@ class Study(Section):
 
 
 def names(root: Path) -> list[str]:
-    """Return the names of the studies there are, in alphabetical order."""
+    """Return the names of all studies in alphabetical order."""
     return sorted(path.stem for path in (root / FOLDER).glob("*.yaml"))
 
 
 def find(root: Path, name: str) -> Study:
-    """Read and check a study.
+    """Read and validate a study.
 
     Raises:
-        StudyError: there is none of that name, or its file has mistakes; one line for each of them.
+        StudyError: there is no study of that name, or its file has mistakes; one line for each of them.
     """
     if name not in names(root):
         raise StudyError(f"study: found {name}, expected one of {', '.join(names(root)) or 'none: studies/ is empty'}")
@@ -128,23 +128,28 @@ def _labels(values: Mapping[str, Any] | list[Any]) -> dict[str, Any]:
 
 
 def _mistakes(study: Study) -> Iterator[str]:
-    """Yield what pydantic can't see: names that must be known elsewhere in the file."""
+    """Yield mistakes that pydantic cannot see: relations between parts of the file."""
     if bool(study.variants) == bool(study.grids):
         yield f"variants: found {'both it and grids' if study.grids else 'neither it nor grids'}, expected one of them"
         return
+    yield from _label_mistakes("", study.grids)
     for scale in SCALES:
         setting = study.setting(scale)
-        for kind, given, known in (
+        for kind, own, known in (
             ("variants", setting.variants, study.variants),
             ("grids", setting.grids, study.grids),
         ):
-            for name in given.keys() - known.keys():
+            for name in own.keys() - known.keys():
                 yield f"{scale}.{kind}.{name}: expected a name that {kind} has: {', '.join(known) or 'it has none'}"
-        for place, grids in (("", study.grids), (f"{scale}.", setting.grids)):
-            for name, axes in grids.items():
-                for key, values in axes.items():
-                    if not values or len(_labels(values)) < len(values):
-                        found = text_of(values)
-                        yield f"{place}grids.{name}.{key}: found {found}, expected values that differ in their labels"
+        yield from _label_mistakes(f"{scale}.", setting.grids)
         if len(set(setting.seeds)) < len(setting.seeds):
             yield f"{scale}.seeds: found {list(setting.seeds)}, expected each seed once"
+
+
+def _label_mistakes(section: str, grids: Mapping[str, Grid]) -> Iterator[str]:
+    """Yield a line for each parameter of grids whose values are absent or have equal labels."""
+    for name, axes in grids.items():
+        for key, values in axes.items():
+            if not values or len(_labels(values)) < len(values):
+                found = text_of(values)
+                yield f"{section}grids.{name}.{key}: found {found}, expected values that differ in their labels"

@@ -1,6 +1,6 @@
-"""The networks that a study's experiments trained, and the images they were shown, for analyses that look into them.
+"""Trained networks and images of a study's experiments, for analyses that measure them.
 
-torch is imported where it is used: it takes seconds, and a study's plan is to be shown at once.
+torch is imported inside functions: it takes seconds, which printing a plan does not need.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def network(collected: Collected, name: str) -> "Saved":
     """Return the network of an experiment, on the CPU, in evaluation mode.
 
     Raises:
-        ResultsError: its training diverged, or nobody has the files.
+        ResultsError: its training diverged, or neither git nor DVC has the files.
     """
     from pipeline.models.common.saved import SIDECAR, WEIGHTS, load_model
 
@@ -36,7 +36,7 @@ def network(collected: Collected, name: str) -> "Saved":
 
 
 def untrained(saved: "Saved", seed: int) -> "nn.Module":
-    """Return a network like another as it was before training: with the initial weights of a `train.seed`."""
+    """Return the same network before training, with the initial weights of a `train.seed`."""
     import torch
 
     from pipeline.models.common.build import build
@@ -48,10 +48,10 @@ def untrained(saved: "Saved", seed: int) -> "nn.Module":
 
 
 def images(collected: Collected, name: str, split: str) -> "Split":
-    """Return the images of one split ("train", "val" or "test") as an experiment saw them, without augmentation.
+    """Return the images of one split ("train", "val" or "test") of an experiment, without augmentation.
 
     Raises:
-        ResultsError: its training diverged, or nobody has the files.
+        ResultsError: its training diverged, or neither git nor DVC has the files.
     """
     from pipeline.data import dataset
 
@@ -62,7 +62,7 @@ def images(collected: Collected, name: str, split: str) -> "Split":
 
 
 def _copy(collected: Collected, name: str, output: tuple[str, str], files: Sequence[str], folder: Path) -> None:
-    """Write files of an output, given as a stage and the option that names it, into a folder."""
+    """Copy files of an output, identified by its stage and option, to a folder."""
     stage, option = output
     for file in files:
         path = f"{collected.found[name].record.paths[stage][option]}/{file}"

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ResultsError
+from pipeline.experiments.repository import Revision
+from pipeline.experiments.results import Results
 from pipeline.studies import convergence
 from pipeline.studies.analyses import activations
 from pipeline.studies.analysis import LessThan, MoreThan, Verdict, decide, met
@@ -18,7 +20,7 @@ from pipeline.studies.spec import Condition
 from pipeline.training.probe import COLUMNS
 from tests.made_up_studies import written
 from tests.paths import ROOT
-from tests.studies.test_studies import Results, Revision, made
+from tests.study_plans import made
 
 Training = tuple[Sequence[float], float] | None
 """Training accuracies by epoch, and validation accuracy at the end; None: it diverged."""
@@ -76,9 +78,9 @@ def fast(*, relu: float, tanh: float, sigmoid: float, epochs: int = 12) -> Calla
     def training(one: Planned) -> Training:
         activation = one.settings.model.cnn.activation
         takes = {"relu": relu, "tanh": tanh, "sigmoid": sigmoid}[activation]
-        if one.settings.optimizer.muon.lr == 0.1:
+        if one.settings.optimizer.lr == 0.1:
             return None
-        best = one.settings.optimizer.muon.lr == 0.03
+        best = one.settings.optimizer.lr == 0.03
         rise = 0.65 / takes * (1 if best else 0.5)
         accuracies = [min(0.99, 0.1 + rise * (epoch - 0.5)) for epoch in range(1, epochs + 1)]
         return accuracies, 0.6 if best else 0.5

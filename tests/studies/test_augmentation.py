@@ -11,7 +11,7 @@ from pipeline.studies.analyses.augmentation import ALL, KINDS, NONE
 from pipeline.studies.analysis import Verdict, decide
 from tests.made_up_studies import MadeUp, leave, written
 from tests.paths import ROOT
-from tests.studies.test_studies import made
+from tests.study_plans import made
 
 TINY = ("model.cnn.widths=[4]", "model.cnn.hidden=[]", "model.cnn.convs_per_block=1")
 
@@ -23,7 +23,7 @@ def left(tmp_path_factory, processed):
     made_before: dict[str, str] = {}
 
     def results(accuracy, *, scale="small", without=()) -> MadeUp:
-        plan = made(ROOT, "augmentation", scale=scale, given=TINY)
+        plan = made(ROOT, "augmentation", scale=scale, overrides=TINY)
         metrics = {}
         for one in plan.experiments:
             if one.variant in without:
@@ -105,7 +105,7 @@ def test_a_training_that_diverged_leaves_the_claim_undecided_and_the_page_readab
     assert "validation loss ends at 0.67 nats without augmentation and at 0.67 nats with all" in text
     collected = left(accuracies(FEW, MANY), without=("all-p2",))
     assert (
-        "at 0.67 nats without augmentation and nobody knows where with all"
+        "at 0.67 nats without augmentation and at an unknown loss with all"
         in written(tmp_path / "other", collected).path.read_text()
     )
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.experiments.repository import Revision
+from pipeline.experiments.results import Results
 from pipeline.studies.analyses import batchnorm
 from pipeline.studies.analysis import CHANCE, Verdict, decide
 from pipeline.studies.collected import Collected
@@ -12,7 +14,7 @@ from pipeline.studies.existing import Found
 from pipeline.studies.plan import Plan
 from tests.made_up_studies import written
 from tests.paths import ROOT
-from tests.studies.test_studies import Results, Revision, made
+from tests.study_plans import made
 
 LOST = math.nan
 

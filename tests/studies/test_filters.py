@@ -16,7 +16,7 @@ from pipeline.studies.collected import Collected
 from pipeline.studies.insight import look
 from tests.made_up_studies import MadeUp, leave, written
 from tests.paths import ROOT
-from tests.studies.test_studies import made
+from tests.study_plans import made
 
 TINY = ("model.cnn.widths=[8, 8]", "model.cnn.hidden=[]", "model.resnet.width=8")
 EDGES = torch.stack([torch.from_numpy(kernel).float() for kernel in EDGE_FILTERS.values()])
@@ -26,7 +26,7 @@ EDGES = torch.stack([torch.from_numpy(kernel).float() for kernel in EDGE_FILTERS
 def untrained(tmp_path_factory, processed) -> MadeUp:
     """Networks with their initial weights."""
     folder = tmp_path_factory.mktemp("untrained")
-    plan = made(ROOT, "filters", given=TINY)
+    plan = made(ROOT, "filters", overrides=TINY)
     for one in plan.experiments:
         torch.manual_seed(one.seed)
         leave(folder, one, processed)

@@ -52,7 +52,7 @@ def experiments(clone: Clone) -> set[str]:
 
 
 def of_clone(clone: Clone, *given: str) -> Plan:
-    return made(clone.folder, given=[*(option.removeprefix("--set=") for option in QUICK[1:]), *given])
+    return made(clone.folder, overrides=[*(option.removeprefix("--set=") for option in QUICK[1:]), *given])
 
 
 def test_ctrl_c_ends_a_study_in_order_and_the_same_command_goes_on(clone):

@@ -11,7 +11,7 @@ from pipeline.studies.analyses import translation
 from pipeline.studies.analysis import Verdict, decide
 from tests.made_up_studies import MadeUp, written
 from tests.paths import ROOT
-from tests.studies.test_studies import made
+from tests.study_plans import made
 
 CLEAN = 0.6
 # Accuracy and consistency of what is moved, of networks trained on unmoved images: the claim holds.
@@ -109,6 +109,6 @@ def test_the_page_of_several_seeds_has_spreads_and_figures(tmp_path):
     )
     plots = translation.plots(translation.read(collected))
     assert [plot.title for plot in plots] == [*translation.TRAININGS.values()] * 2
-    assert plots[0].curves["cnn-max"].places == [0, 4, 8]
+    assert plots[0].curves["cnn-max"].x == [0, 4, 8]
     assert np.allclose(plots[0].curves["cnn-max"].values, [[60] * 3, [58] * 3, [58] * 3])
     assert np.allclose(plots[2].curves["cnn-max"].values, [[100] * 3, [90] * 3, [90] * 3])

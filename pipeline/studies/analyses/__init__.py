@@ -1,24 +1,20 @@
-"""How each study is read: `ANALYSES`, a dict from the name of a file in studies/ to its analysis."""
+"""Analyses of the studies: NAME.py holds the `ANALYSIS` of studies/NAME.yaml, with "_" for "-"."""
 
-from pipeline.studies.analyses import (
-    activations,
-    augmentation,
-    batchnorm,
-    conv_or_dense,
-    depth_and_width,
-    filters,
-    pooling,
-    translation,
-)
+import importlib
+from pathlib import Path
+
+from pipeline.errors import StudyError
 from pipeline.studies.analysis import Analysis
 
-ANALYSES: dict[str, Analysis] = {
-    "activations": activations.ANALYSIS,
-    "augmentation": augmentation.ANALYSIS,
-    "batchnorm": batchnorm.ANALYSIS,
-    "conv-or-dense": conv_or_dense.ANALYSIS,
-    "depth-and-width": depth_and_width.ANALYSIS,
-    "filters": filters.ANALYSIS,
-    "pooling": pooling.ANALYSIS,
-    "translation": translation.ANALYSIS,
-}
+
+def find(name: str) -> Analysis:
+    """Return the analysis of a study.
+
+    Raises:
+        StudyError: there is none.
+    """
+    module = name.replace("-", "_")
+    if not (Path(__file__).parent / f"{module}.py").exists():
+        raise StudyError(f"studies/{name}.yaml: no analysis, expected one in pipeline/studies/analyses/{module}.py")
+    analysis: Analysis = importlib.import_module(f"{__name__}.{module}").ANALYSIS
+    return analysis

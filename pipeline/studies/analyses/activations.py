@@ -1,4 +1,4 @@
-"""Activations: how fast networks learn with each, what gets through to the first layer, what saturates or dies."""
+"""Activation functions: epochs to a training accuracy, gradients of the first layer, saturated and dead units."""
 
 import io
 import math
@@ -10,21 +10,31 @@ import pandas as pd
 from pipeline.experiments.tables import ABSENT, Table
 from pipeline.studies import convergence
 from pipeline.studies.analyses import activations_figures as figures
-from pipeline.studies.analyses.activations_figures import NAMES, NORMS
-from pipeline.studies.analysis import Analysis, Findings, Picture, Quantity, counted, mean, or_chance, with_spread
+from pipeline.studies.analyses.activations_figures import NAMES, NORMS, Course, Key, Layers
+from pipeline.studies.analysis import (
+    Analysis,
+    Findings,
+    MoreThan,
+    Picture,
+    Quantity,
+    counted,
+    mean,
+    or_chance,
+    with_spread,
+)
 from pipeline.studies.collected import Collected
 from pipeline.studies.convergence import Reach
 
 TARGET = 0.75
-"""Training accuracy that is to be reached: Krizhevsky's 25 % error."""
+"""Training accuracy to reach: Krizhevsky's 25 % error."""
 
 QUANTITIES = {
     "tanh_epochs": Quantity("epochs that tanh takes to the target, as a multiple of ReLU's", ".1f"),
     "sigmoid_epochs": Quantity("epochs that sigmoid takes to the target, as a multiple of ReLU's", ".1f"),
-    "sigmoid_gradient": Quantity("the first layer's gradient before training, ReLU's over sigmoid's", ",.1f"),
+    "sigmoid_gradient": Quantity("the first layer's gradient before training, ReLU's divided by sigmoid's", ",.1f"),
     "sigmoid_saturated": Quantity("percent of sigmoid's outputs saturated after training, mean over layers", ".1f"),
     "tanh_saturated": Quantity("percent of tanh's outputs saturated after training, mean over layers", ".1f"),
-    "tanh_mean": Quantity("distance from 0 of tanh's mean output after training, in the farthest layer", ".3f"),
+    "tanh_mean": Quantity("absolute value of tanh's mean output after training, maximum over layers", ".3f"),
 }
 
 LAST = -1
@@ -32,12 +42,12 @@ LAST = -1
 
 @dataclass(frozen=True)
 class Chosen:
-    """An activation with or without batch norm, at its best learning rate.
+    """Trainings of an activation with or without batch norm, at the best learning rate.
 
     Attributes:
-        reaches: when each training that did not diverge reached the target.
+        reaches: time to the target of each training that did not diverge.
         histories: of these trainings.
-        layers: mean over these trainings of what layers.csv holds, by epoch and layer; None: all diverged.
+        layers: mean over these trainings of layers.csv, by epoch and layer; None: all diverged.
     """
 
     variant: str
@@ -48,11 +58,11 @@ class Chosen:
 
     @property
     def epochs(self) -> float:
-        """The mean of the epochs to the target, which may be a bound."""
+        """Mean number of epochs to the target, which may be a bound."""
         return convergence.mean_epochs(self.reaches)
 
     def by_layer(self, column: str, epoch: int) -> list[float]:
-        """Return a column of layers.csv after an epoch (0: before training, LAST) for all layers that have it."""
+        """Return a column of layers.csv after an epoch (0: before training; LAST), for all layers that have it."""
         if self.layers is None:
             return []
         rows = self.layers[self.layers["epoch"] == (self.layers["epoch"].max() if epoch == LAST else epoch)]
@@ -63,6 +73,13 @@ class Chosen:
         if self.layers is None:
             return []
         return list(self.layers.groupby("epoch")[column].mean().dropna())
+
+    def first_gradients(self) -> list[float]:
+        """Return the norm of the first layer's gradient before training and after each epoch."""
+        if self.layers is None:
+            return []
+        epochs = range(int(self.layers["epoch"].max()) + 1)
+        return [self.by_layer("gradient_norm", epoch)[0] for epoch in epochs]
 
 
 def analyse(collected: Collected) -> Findings:
@@ -82,6 +99,8 @@ def analyse(collected: Collected) -> Findings:
     speed += f"tanh {times['tanh']}, sigmoid {times['sigmoid']}"
     inside = "Without batch norm the first layer's gradient before training is "
     inside += f"{_written(quantities['sigmoid_gradient'])} times as large with ReLU as with sigmoid"
+    courses = {key: _course(key, one) for key, one in chosen.items()}
+    by_layer = {key: _by_layer(key, one) for key, one in chosen.items()}
     return Findings(
         quantities,
         (_speeds(collected, chosen), _grid(collected), _layers(chosen)),
@@ -89,20 +108,20 @@ def analyse(collected: Collected) -> Findings:
             Picture(
                 "",
                 f"{speed}. Each at its best learning rate; thick: mean over seeds, thin: seeds.",
-                lambda path: figures.draw_curves(path, chosen, TARGET, speed),
+                lambda path: figures.draw_curves(path, courses, TARGET, speed),
             ),
             Picture(
                 "-layers",
                 f"{inside}. Shares and mean outputs: means over layers.",
-                lambda path: figures.draw_layers(path, chosen, inside),
+                lambda path: figures.draw_layers(path, by_layer, inside),
             ),
         ),
     )
 
 
-def _variants(collected: Collected) -> dict[tuple[str, str], list[str]]:
+def _variants(collected: Collected) -> dict[Key, list[str]]:
     """Return the variants, one for each learning rate, of each activation and norm."""
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[Key, list[str]] = {}
     for variant in collected.variants:
         cnn = collected.settings(variant).model.cnn
         found.setdefault((cnn.activation, cnn.norm), []).append(variant)
@@ -110,7 +129,7 @@ def _variants(collected: Collected) -> dict[tuple[str, str], list[str]]:
 
 
 def _chosen(collected: Collected, variants: list[str]) -> Chosen:
-    """Choose the learning rate with the highest validation accuracy and read what its trainings left."""
+    """Choose the learning rate with the highest validation accuracy and read the files of its trainings."""
     best = max(variants, key=lambda variant: statistics.fmean(or_chance(collected, variant, "val/accuracy")))
     names = _finished(collected, best)
     layers = None
@@ -132,6 +151,19 @@ def _finished(collected: Collected, variant: str) -> list[str]:
     return [str(name) for name in rows.index[rows["diverged"] == ""]]
 
 
+def _course(key: Key, one: Chosen) -> Course:
+    """Return the values that the figure of accuracies shows."""
+    speed = f", lr {one.lr:g}: {one.epochs:.1f} epochs" if one.histories else ": diverged"
+    reached = None if math.isnan(one.epochs) or isinstance(one.epochs, MoreThan) else one.epochs
+    return Course(NAMES[key[0]] + speed, [convergence.points(history) for history in one.histories], reached)
+
+
+def _by_layer(key: Key, one: Chosen) -> Layers:
+    """Return the values that the figure of layers shows."""
+    inactive = one.by_epoch("dead" if key[0] == "relu" else "saturated")
+    return Layers(one.by_layer("gradient_norm", 0), one.first_gradients(), inactive, one.by_epoch("mean"))
+
+
 def _first(one: Chosen) -> float:
     """Return the norm of the first layer's gradient before training."""
     return next(iter(one.by_layer("gradient_norm", 0)), math.nan)
@@ -145,23 +177,30 @@ def _written(value: float) -> str:
     return "unknown" if math.isnan(value) else f"{value:,.1f}"
 
 
-def _speeds(collected: Collected, chosen: dict[tuple[str, str], Chosen]) -> Table:
+def _speeds(collected: Collected, chosen: dict[Key, Chosen]) -> Table:
     rows = []
     for (activation, norm), one in chosen.items():
-        times = convergence.ratio(one.epochs, chosen["relu", norm].epochs)
+        multiple = convergence.ratio(one.epochs, chosen["relu", norm].epochs)
         numbers = (f"{one.lr:g}", *(convergence.written(one.reaches, what) for what in ("epochs", "seconds")))
         scores = (
             with_spread(collected.values(one.variant, f"{split}/accuracy"), 100) for split in ("val", "train", "test")
         )
         names = NAMES[activation], NORMS[norm]
-        rows.append((*names, *numbers, _written(times), *scores, counted(collected, one.variant)))
-    head = ("activation", "network", "learning rate", "epochs to target", "seconds to target", "times ReLU's epochs")
+        rows.append((*names, *numbers, _written(multiple), *scores, counted(collected, one.variant)))
+    head = (
+        "activation",
+        "network",
+        "learning rate",
+        "epochs to target",
+        "seconds to target",
+        "multiple of ReLU's epochs",
+    )
     title = f"Each activation at its best learning rate; the target is {TARGET:.0%} training accuracy"
     return Table(title, (*head, "val, %", "train, %", "test, %", "n"), tuple(rows), text=2)
 
 
 def _grid(collected: Collected) -> Table:
-    """Return what each learning rate that was tried gave."""
+    """Return validation accuracy and epochs to the target for every learning rate."""
     rates = sorted({collected.settings(variant).optimizer.lr for variant in collected.variants})
     rows = []
     for (activation, norm), variants in _variants(collected).items():
@@ -177,7 +216,7 @@ def _grid(collected: Collected) -> Table:
     return Table(title, head, tuple(rows), text=2)
 
 
-def _layers(chosen: dict[tuple[str, str], Chosen]) -> Table:
+def _layers(chosen: dict[Key, Chosen]) -> Table:
     rows = []
     for (activation, norm), one in chosen.items():
         gradients = [next(iter(one.by_layer("gradient_norm", epoch)), math.nan) for epoch in (0, LAST)]

@@ -1,39 +1,67 @@
-"""Figures of the study of activations: training accuracy over epochs, and what layers do."""
+"""Figures of the study of activations: training accuracy over epochs; gradients and outputs of layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.plotting import COLOURS, GREY, saved
-from pipeline.studies import convergence
-from pipeline.studies.analysis import MoreThan
 from pipeline.studies.charts import wrapped_headline
-
-if TYPE_CHECKING:
-    from pipeline.studies.analyses.activations import Chosen
-
-    Results = Mapping[tuple[str, str], Chosen]
 
 NAMES = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
 NORMS = {"none": "without batch norm", "batch": "with batch norm"}
 LOOKS = {"relu": (COLOURS[0], "o"), "tanh": (COLOURS[1], "s"), "sigmoid": (COLOURS[2], "^")}
 
+Key = tuple[str, str]
+"""An activation and a norm, as in `NAMES` and `NORMS`."""
 
-def draw_curves(path: Path, chosen: "Results", target: float, title: str) -> None:
-    """Draw training accuracy over epochs for each activation, and where it is at the target."""
+
+@dataclass(frozen=True)
+class Course:
+    """Training accuracy of one activation and norm.
+
+    Attributes:
+        label: for the legend.
+        seeds: epochs trained and training accuracies as fractions, for each seed.
+        reached: mean number of epochs to the target; None if a seed did not reach it.
+    """
+
+    label: str
+    seeds: Sequence[tuple[Sequence[float], Sequence[float]]]
+    reached: float | None
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Gradients and outputs of the layers of one activation and norm, means over seeds.
+
+    Attributes:
+        gradients: norm of the gradient before training, by layer with weights.
+        first_gradient: norm of the first layer's gradient before training and after each epoch.
+        inactive: share of saturated outputs, of ReLU that of dead units, before training and after each epoch.
+        means: mean output before training and after each epoch.
+    """
+
+    gradients: Sequence[float]
+    first_gradient: Sequence[float]
+    inactive: Sequence[float]
+    means: Sequence[float]
+
+
+def draw_curves(path: Path, courses: Mapping[Key, Course], target: float, title: str) -> None:
+    """Draw training accuracy over epochs for each activation, and mark where it reaches the target, a fraction."""
     with saved(path, (8.8, 4.1)) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, (norm, words) in zip(panels, NORMS.items(), strict=True):
-            for activation, name in NAMES.items():
-                one = chosen[activation, norm]
-                told = f", lr {one.lr:g}: {one.epochs:.1f} epochs" if one.histories else ": diverged"
-                _curve(axes, one, activation, name + told)
-                if one.histories and not isinstance(one.epochs, MoreThan):
-                    axes.plot(one.epochs, 100 * target, LOOKS[activation][1], color=LOOKS[activation][0], ms=6)
+            for activation in NAMES:
+                course, (colour, marker) = courses[activation, norm], LOOKS[activation]
+                _curve(axes, course, colour, marker)
+                if course.reached is not None:
+                    axes.plot(course.reached, 100 * target, marker, color=colour, ms=6)
             axes.set(title=words[0].upper() + words[1:], xlabel="epochs trained", ylim=(0, 100))
             axes.axhline(100 * target, color=GREY, ls="--", lw=1, zorder=1, label=f"target, {target:.0%}")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
@@ -41,19 +69,17 @@ def draw_curves(path: Path, chosen: "Results", target: float, title: str) -> Non
         wrapped_headline(figure, title)
 
 
-def draw_layers(path: Path, chosen: "Results", title: str) -> None:
+def draw_layers(path: Path, layers: Mapping[Key, Layers], title: str) -> None:
     """Draw gradients by layer before training, the first layer's over epochs, saturated or dead shares and means."""
     with saved(path, (11, 5)) as figure:
         grid = figure.subplots(2, 4, sharex="col", sharey="col")
         for row, (norm, words) in zip(grid, NORMS.items(), strict=True):
             for activation, name in NAMES.items():
-                one, look = chosen[activation, norm], _look(activation)
-                before = one.by_layer("gradient_norm", 0)
-                row[0].plot(range(1, len(before) + 1), _positive(before), **look, label=name)
-                row[1].plot(_positive(_first_gradients(one)), **look)
-                column = "dead" if activation == "relu" else "saturated"
-                row[2].plot([100 * share for share in one.by_epoch(column)], **look)
-                row[3].plot(one.by_epoch("mean"), **look)
+                one, look = layers[activation, norm], _look(activation)
+                row[0].plot(range(1, len(one.gradients) + 1), _positive(one.gradients), **look, label=name)
+                row[1].plot(_positive(one.first_gradient), **look)
+                row[2].plot([100 * share for share in one.inactive], **look)
+                row[3].plot(one.means, **look)
             row[0].set_ylabel(f"{words}\nnorm of gradient", fontsize=8.5)
             for axes in row[:2]:
                 axes.set_yscale("log")
@@ -75,28 +101,18 @@ def draw_layers(path: Path, chosen: "Results", title: str) -> None:
         wrapped_headline(figure, title)
 
 
-def _curve(axes: Axes, one: "Chosen", activation: str, label: str) -> None:
+def _curve(axes: Axes, course: Course, colour: str, marker: str) -> None:
     """Draw the mean over seeds and, where there are several, each of them."""
-    colour = LOOKS[activation][0]
-    courses = [convergence.points(history) for history in one.histories]
-    if len(courses) > 1:
-        for epochs, accuracies in courses:
+    if len(course.seeds) > 1:
+        for epochs, accuracies in course.seeds:
             axes.plot(epochs, [100 * accuracy for accuracy in accuracies], color=colour, lw=0.6, alpha=0.5)
-    mean = 100 * np.mean([accuracies for _, accuracies in courses], axis=0) if courses else []
-    epochs = courses[0][0] if courses else []
-    axes.plot(epochs, mean, color=colour, lw=1.6, marker=LOOKS[activation][1], ms=3, label=label)
+    mean = 100 * np.mean([accuracies for _, accuracies in course.seeds], axis=0) if course.seeds else []
+    epochs = course.seeds[0][0] if course.seeds else []
+    axes.plot(epochs, mean, color=colour, lw=1.6, marker=marker, ms=3, label=course.label)
 
 
-def _first_gradients(one: "Chosen") -> list[float]:
-    """Return the norm of the first layer's gradient before training and after each epoch."""
-    if one.layers is None:
-        return []
-    epochs = range(int(one.layers["epoch"].max()) + 1)
-    return [one.by_layer("gradient_norm", epoch)[0] for epoch in epochs]
-
-
-def _positive(values: list[float]) -> list[float]:
-    """Return what a logarithmic axis can show; the rest leaves gaps."""
+def _positive(values: Sequence[float]) -> list[float]:
+    """Replace values that a logarithmic axis cannot show by NaN."""
     return [value if value > 0 else np.nan for value in values]
 
 

@@ -1,4 +1,4 @@
-"""Augmentation: accuracy on new images and on training images, by augmentation and size of the training set."""
+"""Augmentation: accuracy on test and training images, by augmentation and size of the training set."""
 
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 NONE, ALL, SINGLE = "none", "all", ("flip", "translate", "cutout")
 KINDS = (NONE, *SINGLE, ALL)
 IMAGES, BATCH_SIZE = 5000, 500
-"""Training images, at most, that a trained network is shown again, and how many at once."""
+"""Maximum number of training images on which trained networks are evaluated, and the batch size."""
 
 QUANTITIES = {
-    "gain": Quantity(
-        "points of test accuracy that all augmentations bring, the least over training set sizes", "+.2f"
-    ),
+    "gain": Quantity("points of test accuracy gained by all augmentations, minimum over training set sizes", "+.2f"),
     "gap_closed": Quantity(
-        "points by which they narrow the gap between unaugmented training images and test images, the least of sizes",
+        "points by which they narrow the gap between unaugmented training images and test images, minimum over sizes",
         "+.2f",
     ),
-    "more_for_few": Quantity("how many points more they bring with the fewest images than with the most", "+.2f"),
-    "least_alone": Quantity("points that flips, shifts or cutout bring alone, the least, mean over sizes", "+.2f"),
+    "more_for_few": Quantity("gain with the fewest images minus gain with the most, in points", "+.2f"),
+    "least_alone": Quantity(
+        "points gained by flips, shifts or cutout alone, minimum of their means over sizes", "+.2f"
+    ),
 }
 
 
@@ -74,12 +74,12 @@ def analyse(collected: Collected) -> Findings:
     )
     by_epoch = _by_epoch(collected, variants, shares)
     learning = f"With {few}, validation loss ends {_at_the_end(by_epoch[0])}"
-    across = "share of the training images, %"
+    xlabel = "share of the training images, %"
     by_size = [
-        Plot(title, across, up, _by_size(values, variants, shares), log=True)
-        for title, up, values in (
-            ("New images", "test accuracy, %", tests),
-            ("Training images less new ones", "gap, points", gaps),
+        Plot(title, xlabel, ylabel, _by_size(values, variants, shares), log=True)
+        for title, ylabel, values in (
+            ("Test images", "test accuracy, %", tests),
+            ("Training images minus test images", "gap, points", gaps),
         )
     ]
     pictures = (
@@ -99,7 +99,7 @@ def _point(collected: Collected, variant: str) -> tuple[str, float]:
 
 
 def _fits(collected: Collected) -> dict[str, list[float]]:
-    """Return the accuracy in percent on images that were trained on, as they are, for each variant by seed."""
+    """Return the accuracy in percent on unaugmented training images, for each variant by seed."""
     import torch
 
     from pipeline.data import dataset
@@ -107,11 +107,11 @@ def _fits(collected: Collected) -> dict[str, list[float]]:
 
     shown: dict[str, Split] = {}
     found: dict[str, list[float]] = {variant: [] for variant in collected.variants}
-    with stage.bar("looking at training images", len(collected.found)) as advance:
+    with stage.bar("evaluating training images", len(collected.found)) as advance:
         for variant, accuracies in found.items():
             for name in trained.names(collected, variant):
                 data = collected.found[name].record.dataset_hash
-                if data not in shown:  # experiments of one size share it
+                if data not in shown:  # shared by experiments of one size
                     shown[data] = dataset.first_of_each_class(trained.images(collected, name, "train"), IMAGES)
                 model = trained.network(collected, name).model
                 probs = inference.predict(model, shown[data], batch_size=BATCH_SIZE, place=torch.device("cpu"))
@@ -123,12 +123,12 @@ def _fits(collected: Collected) -> dict[str, list[float]]:
 def _by_size(
     values: dict[str, list[float]], variants: dict[tuple[str, float], str], shares: list[float]
 ) -> dict[str, Curve]:
-    places = [100 * share for share in shares]
-    return {kind: Curve(places, [values[variants[kind, share]] for share in shares]) for kind in KINDS}
+    percent = [100 * share for share in shares]
+    return {kind: Curve(percent, [values[variants[kind, share]] for share in shares]) for kind in KINDS}
 
 
 def _by_epoch(collected: Collected, variants: dict[tuple[str, float], str], shares: list[float]) -> list[Plot]:
-    """Return validation loss, then accuracy, of all kinds of augmentation, a plot for each size."""
+    """Return plots of validation loss, then accuracy, one for each size."""
     histories = {
         variant: [collected.history(name) for name in trained.names(collected, variant)]
         for variant in variants.values()
@@ -139,7 +139,7 @@ def _by_epoch(collected: Collected, variants: dict[tuple[str, float], str], shar
             "epoch",
             label,
             {kind: _course(histories[variants[kind, share]], measure, factor) for kind in KINDS},
-            whole=True,
+            integer=True,
         )
         for measure, label, factor in (("val/loss", "val loss, nats", 1), ("val/accuracy", "val accuracy, %", 100))
         for share in shares
@@ -153,11 +153,11 @@ def _course(histories: list[pd.DataFrame], measure: str, factor: float) -> Curve
 
 
 def _at_the_end(losses: Plot) -> str:
-    """Say what the mean loss is after the last epoch without augmentation and with all."""
+    """Format the mean loss after the last epoch, without augmentation and with all."""
     ends = []
     for kind in (NONE, ALL):
         values = losses.curves[kind].values
-        ends.append(f"at {fmean(values[-1]):.2f} nats" if values else "nobody knows where")
+        ends.append(f"at {fmean(values[-1]):.2f} nats" if values else "at an unknown loss")
     return f"{ends[0]} without augmentation and {ends[1]} with all"
 
 

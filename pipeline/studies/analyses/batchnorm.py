@@ -1,4 +1,4 @@
-"""Batch normalisation: accuracy from good and bad initial weights, and the learning rates that work."""
+"""Batch normalisation: accuracy by scale of the initial weights, and the range of learning rates that work."""
 
 import math
 import statistics
@@ -19,19 +19,19 @@ PLAIN, NORM = "none", "batch"
 NAMES = {PLAIN: "without batch norm", NORM: "with batch norm"}
 LOOKS = {PLAIN: (ORANGE, "s"), NORM: (BLUE, "o")}
 PROPER = 1.0
-"""The factor on the initial weights that leaves them as they were drawn."""
+"""The factor on the initial weights that leaves them unchanged."""
 NEAR = 0.05
-"""By how much a learning rate's accuracy may be below the best one's for it to work, and has to be above chance."""
+"""A learning rate works if its accuracy is at most this far below the best, and at least this far above chance."""
 
 QUANTITIES = {
     "norm_loss": Quantity(
-        "points lost with batch norm from the smallest and the largest weights, the more of both", ".1f"
+        "points lost with batch norm from the smallest and the largest weights, the larger of both", ".1f"
     ),
-    "plain_loss": Quantity("points lost without it from the same weights, the less of both", ".1f"),
+    "plain_loss": Quantity("points lost without it from the same weights, the smaller of both", ".1f"),
     "rates_ratio": Quantity(
         f"number of the grid's learning rates within {100 * NEAR:.0f} points of the best, with over without", ".2f"
     ),
-    "norm_gain": Quantity("points by which the network with batch norm is ahead from a proper start", "+.1f"),
+    "norm_gain": Quantity("points of test accuracy gained by batch norm from a proper start", "+.1f"),
 }
 
 
@@ -66,7 +66,7 @@ def analyse(collected: Collected) -> Findings:
     best = best_rates(cells)
     scales = sorted({cell.scale for cell in cells})
     working = {norm: usable([cell for cell in cells if (cell.norm, cell.scale) == (norm, PROPER)]) for norm in NAMES}
-    # A network that never learns has nothing to lose.
+    # The loss of a network that never learns is undefined.
     whole = {norm: best[norm, PROPER].mean if working[norm] else math.nan for norm in NAMES}
     lost = {norm: [100 * (whole[norm] - best[norm, end].mean) for end in (scales[0], scales[-1])] for norm in NAMES}
     quantities = {
@@ -106,7 +106,7 @@ def best_rates(cells: Sequence[Cell]) -> dict[tuple[str, float], Cell]:
 
 
 def usable(cells: Sequence[Cell]) -> list[float]:
-    """Return the learning rates of those cells that are `NEAR` the best and that far above chance."""
+    """Return the learning rates that work: within `NEAR` of the best, and at least `NEAR` above chance."""
     top = max(cell.mean for cell in cells)
     return sorted(cell.lr for cell in cells if cell.mean >= max(top - NEAR, CHANCE + NEAR))
 
@@ -138,7 +138,7 @@ def draw_grid(path: Path, cells: Sequence[Cell], title: str) -> None:
 
 
 def draw_curves(path: Path, cells: Sequence[Cell], best: dict[tuple[str, float], Cell], title: str) -> None:
-    """Draw test accuracy over the initial scale, at each one's best rate, and over the rate from a proper start."""
+    """Draw test accuracy over the initial scale, each at its best rate, and over the rate at the proper scale."""
     with saved(path, (8.4, 3.4)) as figure:
         by_scale, by_rate = figure.subplots(1, 2, sharey=True)
         for norm in NAMES:
@@ -159,18 +159,17 @@ def draw_curves(path: Path, cells: Sequence[Cell], best: dict[tuple[str, float],
 
 
 def _line(axes: Axes, norm: str, cells: dict[float, Cell]) -> None:
-    """Draw the means of cells as a line, and their seeds, over what they are keyed by."""
+    """Draw the means of cells over their keys as a line, and each seed as a marker."""
     colour, marker = LOOKS[norm]
-    places = sorted(cells)
-    axes.plot(places, [100 * cells[place].mean for place in places], color=colour, lw=1.3)
+    xs = sorted(cells)
+    axes.plot(xs, [100 * cells[x].mean for x in xs], color=colour, lw=1.3)
     axes.plot([], [], color=colour, marker=marker, ms=4, lw=1.3, label=NAMES[norm])
     axes.set_xscale("log")
-    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xticks(xs, [f"{x:g}" for x in xs])
     axes.set_xticks([], minor=True)
-    for place in places:
-        cell = cells[place]
+    for x, cell in cells.items():
         for value, diverged in zip(cell.test, cell.diverged, strict=True):
-            axes.plot(place, 100 * value, "x" if diverged else marker, color=colour, ms=8 if diverged else 4, mew=1.5)
+            axes.plot(x, 100 * value, "x" if diverged else marker, color=colour, ms=8 if diverged else 4, mew=1.5)
 
 
 def _cell(collected: Collected, variant: str) -> Cell:

@@ -1,4 +1,4 @@
-"""Dense against convolutional layers: weights and computation by image side, and accuracy at equal size and cost."""
+"""Dense against convolutional layers: weights and computation by image side; accuracy at equal weights or MACs."""
 
 import math
 from pathlib import Path
@@ -23,14 +23,14 @@ QUANTITIES = {
         ",.0f",
     ),
     "growth": Quantity(f"weights of that layer at {SIDES[-1]} px, as a multiple of those at {SIDES[0]} px", ",.0f"),
-    "gap_same_weights": Quantity("points of test accuracy by which the CNN is ahead at the same weights", ".1f"),
-    "gap_same_macs": Quantity("points of test accuracy by which the CNN is ahead at the same MACs", ".1f"),
-    "mismatch": Quantity("percent by which weights or MACs differ that are to be the same", ".2f"),
+    "gap_same_weights": Quantity("points of test accuracy of the CNN above a dense network of as many weights", ".1f"),
+    "gap_same_macs": Quantity("points of test accuracy of the CNN above a dense network of as many MACs", ".1f"),
+    "mismatch": Quantity("percent by which matched weights or MACs differ, the larger of both", ".2f"),
 }
 
 
 def analyse(collected: Collected) -> Findings:
-    """Compare a CNN with fully connected networks of its size and of its cost, and single layers by image side."""
+    """Compare a CNN with dense networks of as many weights or MACs, and single layers by image side."""
     layers = {side: (counts.dense_layer(side, UNITS), counts.conv_layer(side, FILTERS)) for side in SIDES}
     found = {name: counts.network(collected.settings(name).model) for name in collected.variants}
     accuracy = {name: collected.mean(name, "test/accuracy") for name in found}
@@ -52,7 +52,7 @@ def analyse(collected: Collected) -> Findings:
     scaling += f"a convolution {convolution.parameters:,} at any size; the computation of both grows with the pixels"
     panels = [
         Panel("Weights", "trainable parameters", [[count.parameters] for count in found.values()], log=True),
-        Panel("Computation", "MACs an image", [[count.macs] for count in found.values()], log=True),
+        Panel("Computation", "MACs per image", [[count.macs] for count in found.values()], log=True),
         Panel(
             "Accuracy",
             "test accuracy, %",
@@ -74,7 +74,7 @@ def draw_scaling(path: Path, layers: dict[int, tuple[Count, Count]]) -> None:
     """Draw weights and multiply-accumulates of the two kinds of layers against the image's side."""
     names = (f"dense, {UNITS:,} units", f"3x3 convolution, {FILTERS} filters")
     with saved(path, (8.4, 3.3)) as figure:
-        panels = (("parameters", "Weights", "weights"), ("macs", "Computation", "MACs an image"))
+        panels = (("parameters", "Weights", "weights"), ("macs", "Computation", "MACs per image"))
         for axes, (quantity, title, label) in zip(figure.subplots(1, 2), panels, strict=True):
             for kind, (name, colour, marker) in enumerate(zip(names, (ORANGE, BLUE), "so", strict=True)):
                 values = [getattr(pair[kind], quantity) for pair in layers.values()]
@@ -102,7 +102,7 @@ def draw_scaling(path: Path, layers: dict[int, tuple[Count, Count]]) -> None:
 
 
 def _ahead(points: float) -> str:
-    """Say by how many points the CNN is more accurate, as the beginning of a comparison."""
+    """Format how far the CNN is ahead, in points, as the beginning of a comparison."""
     if math.isnan(points):
         return "not comparable with"
     return f"{abs(points):.1f} points {'behind' if points < 0 else 'ahead of'}"

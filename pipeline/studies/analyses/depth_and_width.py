@@ -1,4 +1,4 @@
-"""Depth and width: what more layers and more channels bring in accuracy, and what they cost."""
+"""Depth and width: accuracy gained by more layers and more channels, and their cost."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Point:
-    """One architecture: its size, its cost and the accuracies of its trainings; `width` in channels at first."""
+    """One network: size, cost and test accuracies by seed; `width` is the first stage's number of channels."""
 
     variant: str
     family: str
@@ -89,13 +89,13 @@ def analyse(collected: Collected) -> Findings:
 
 
 def gain(points: Sequence[Point], family: str, along: str, over: str) -> float:
-    """Return by how many points the largest networks along a direction are more accurate than the smallest.
+    """Return how much more accurate the largest networks along a direction are than the smallest.
 
     Args:
         along, over: "width" and "depth", in either order; the mean is over all values of the latter.
 
     Returns:
-        A difference of mean accuracies in percentage points; NaN if a training is missing that it needs.
+        A difference of mean accuracies in percentage points; NaN if a training that it needs diverged.
     """
     lines: dict[int, list[Point]] = {}
     for point in sorted(
@@ -145,7 +145,7 @@ def draw(path: Path, points: Sequence[Point], front: Sequence[Point], title: str
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.margins(x=0.16)
-        axes.set(xlabel="multiply-accumulates an image", ylabel="test accuracy, %", title=title)
+        axes.set(xlabel="multiply-accumulates per image", ylabel="test accuracy, %", title=title)
         axes.legend(loc="lower right", fontsize=8)
 
 

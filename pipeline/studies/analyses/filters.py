@@ -1,6 +1,6 @@
-"""Filters: are those of first layers edge detectors, and do deeper stages tell more of what an image shows?
+"""Filters: orientation selectivity and edge similarity of first layers, and separability of the classes by stage.
 
-torch and scikit-learn are imported where they are used: they take seconds, and a study's plan is to be shown at once.
+torch and scikit-learn are imported inside functions: they take seconds, which printing a plan does not need.
 """
 
 import itertools
@@ -27,21 +27,21 @@ QUANTITIES = {
     "oriented": Quantity(f"percent of networks more orientation-selective than chance (p < {SIGNIFICANT})", ".0f"),
     "edge_like": Quantity(f"percent of networks more like edge filters than chance (p < {SIGNIFICANT})", ".0f"),
     "rise": Quantity(
-        "points by which a linear probe is more accurate on the last stage than on the first, the least over networks",
+        "points by which a linear probe is more accurate on the last stage than on the first, minimum over networks",
         "+.1f",
     ),
-    "learned": Quantity("points by which that exceeds the same before training, the least over networks", "+.1f"),
-    "least_step": Quantity("points from one stage to the next, the least over networks and stages", "+.1f"),
+    "learned": Quantity("points by which that exceeds the same before training, minimum over networks", "+.1f"),
+    "least_step": Quantity("points from one stage to the next, minimum over networks and stages", "+.1f"),
 }
 
 
 def analyse(collected: Collected) -> Findings:
-    """Look into every network: its first layer's filters, and what its stages tell of the classes."""
+    """Measure every network: its first layer's filters, and the separability of the classes by stage."""
     return conclude(collected, look(collected))
 
 
 def conclude(collected: Collected, seen: dict[str, list[Seen]]) -> Findings:
-    """Say what was seen in the networks of a study, given as `insight.look` returns it."""
+    """Return the findings from the measurements of `insight.look`."""
     accuracies = {variant: _by_stage([one.stages for one in several]) for variant, several in seen.items()}
     before = {variant: _by_stage([one.before for one in several]) for variant, several in seen.items()}
     rises = {variant: _rise(values) for variant, values in accuracies.items()}
@@ -56,10 +56,10 @@ def conclude(collected: Collected, seen: dict[str, list[Seen]]) -> Findings:
     probes = [
         Plot(
             variant,
-            "stage, from the image on",
-            "images right, %",
+            "stage",
+            "accuracy, %",
             {"trained": _curve(accuracies[variant]), "before training": _curve(before[variant])},
-            whole=True,
+            integer=True,
         )
         for variant in seen
     ]
@@ -70,7 +70,7 @@ def conclude(collected: Collected, seen: dict[str, list[Seen]]) -> Findings:
 
 
 def _pictures(seen: dict[str, list[Seen]]) -> tuple[Picture, ...]:
-    """Return the filters of one network of each variant."""
+    """Return a figure of first-layer filters for each variant."""
     return tuple(
         Picture(
             f"-{variant}",
@@ -90,7 +90,7 @@ def _draw_filters(path: Path, one: Seen) -> None:
 
 def _caption(rise: float) -> str:
     if math.isnan(rise):
-        return "What stages tell of the classes; trainings are missing"
+        return "Separability of the classes by stage; trainings are missing"
     if rise > 0:
         return f"From first stage to last, every network separates the classes better, by {rise:.1f} points or more"
     return f"Not every network separates the classes better on its last stage than on its first ({rise:+.1f} points)"
@@ -111,12 +111,12 @@ def _steps(values: list[list[float]]) -> list[float]:
 
 
 def _least(values: list[float]) -> float:
-    """Return the lowest value, NaN if one is: min() may drop it."""
+    """Return the lowest value; NaN if one is NaN, which min() may drop."""
     return math.nan if any(map(math.isnan, values)) else min(values)
 
 
 def _share(seen: dict[str, list[Seen]], measure: str) -> float:
-    """Return in how many percent of networks a measure is above chance; NaN if a variant has no network."""
+    """Return the percentage of networks with a measure above chance; NaN if a variant has no network."""
     if not all(seen.values()):
         return math.nan
     above = [one.first[f"first_layer/{measure}_p"] < SIGNIFICANT for several in seen.values() for one in several]
@@ -137,7 +137,7 @@ def _first_layers(collected: Collected, seen: dict[str, list[Seen]]) -> Table:
             cells += [with_spread(found), with_spread(random[:1]), p_text(max(p)) if p else ABSENT]
         rows.append((variant, *cells, counted(collected, variant)))
     head = ("network", "filters", "selectivity", "random", "highest p", "edge cosine", "random", "highest p", "n")
-    return Table("First layers: orientation selectivity, and likeness to edge filters", head, tuple(rows))
+    return Table("First layers: orientation selectivity, and similarity to edge filters", head, tuple(rows))
 
 
 def _separability(
@@ -155,8 +155,8 @@ def _separability(
         if several
         for number, one in enumerate(several[0].stages)
     )
-    head = ("network", "stage", "channels", "trained, % right", "before training, % right")
-    return Table("How well a linear probe separates the classes, by stage", head, rows, text=2)
+    head = ("network", "stage", "channels", "trained, accuracy %", "before training, accuracy %")
+    return Table("Accuracy of a linear probe by stage", head, rows, text=2)
 
 
 ANALYSIS = Analysis(QUANTITIES, analyse)

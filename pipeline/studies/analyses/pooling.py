@@ -1,4 +1,4 @@
-"""Pooling: what it saves in computation and weights, where it saves them, and what that costs in accuracy."""
+"""Pooling: computation and weights that it saves, and the accuracy that it costs."""
 
 import numpy as np
 
@@ -9,17 +9,17 @@ from pipeline.studies.charts import Panel, bars
 from pipeline.studies.collected import Collected
 
 POOLED, WITHOUT = ("max", "average"), "none"
-"""The variants that pool, and the one that keeps every pixel; `stride` is shown beside them and not judged."""
+"""The variants with pooling and the one without; `stride` is shown for comparison, and no condition uses it."""
 
 QUANTITIES = {
-    "macs_ratio": Quantity("MACs with pooling over those without, the higher of max and average", ".2f"),
-    "weights_ratio": Quantity("weights with pooling over those without, the higher of max and average", ".2f"),
-    "accuracy_loss": Quantity("points of test accuracy lost by pooling, the more of max and average", ".1f"),
+    "macs_ratio": Quantity("MACs with pooling divided by MACs without, the larger of max and average", ".2f"),
+    "weights_ratio": Quantity("weights with pooling divided by weights without, the larger of max and average", ".2f"),
+    "accuracy_loss": Quantity("points of test accuracy lost by pooling, the larger of max and average", ".1f"),
 }
 
 
 def analyse(collected: Collected) -> Findings:
-    """Compare networks that differ in nothing but `model.cnn.pooling`."""
+    """Compare networks that differ only in `model.cnn.pooling`."""
     found = {name: counts.network(collected.settings(name).model) for name in collected.variants}
     whole = found[WITHOUT]
     accuracy = {name: collected.mean(name, "test/accuracy") for name in found}
@@ -42,10 +42,10 @@ def analyse(collected: Collected) -> Findings:
         )
         for name in collected.variants
     )
-    counted_columns = ("MACs", "parameters", "of convolutions", "of dense layers")
+    counted_columns = ("MACs", "parameters", "in convolutions", "in dense layers")
     head = ("pooling", *counted_columns, "s per epoch", "test, %", "train, %", "n")
     panels = [
-        Panel("Computation", "MACs an image", [[count.macs] for count in found.values()]),
+        Panel("Computation", "MACs per image", [[count.macs] for count in found.values()]),
         Panel("Weights", "trainable parameters", [[count.parameters] for count in found.values()]),
         Panel("Time", "seconds per epoch", [seconds_per_epoch(collected, name) for name in found], ".1f"),
         Panel("Accuracy", "test accuracy, %", [_percent(collected, name) for name in found], ".1f"),
@@ -62,7 +62,7 @@ def analyse(collected: Collected) -> Findings:
 
 
 def seconds_per_epoch(collected: Collected, variant: str) -> list[float]:
-    """Return how long an epoch of training took, by seed."""
+    """Return the seconds per epoch of training, by seed."""
     pairs = zip(
         collected.values(variant, "train/loop_seconds"), collected.values(variant, "train/epochs"), strict=True
     )

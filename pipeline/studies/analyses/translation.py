@@ -1,4 +1,4 @@
-"""Translation: what becomes of accuracy and predictions when images move, by network, pooling and augmentation."""
+"""Translation: accuracy and consistency on shifted images, by network, pooling and augmentation."""
 
 import io
 import math
@@ -18,25 +18,26 @@ from pipeline.studies.collected import Collected
 
 NETWORKS = ("mlp", "cnn-max", "cnn-average", "cnn-stride", "cnn-none")
 POOLED, WITHOUT = ("cnn-max", "cnn-average"), "cnn-none"
-TRAININGS = {"still": "Trained on images where they are", "moved": "Trained on images moved by up to 4 px"}
+TRAININGS = {"still": "Trained on unmoved images", "moved": "Trained on images moved by up to 4 px"}
 
 QUANTITIES = {
     "cnn_loss": Quantity(
         "percent of its accuracy above chance that the CNN with max pooling, trained on unmoved ones, loses by shifts",
         ".1f",
     ),
-    "cnn_over_mlp": Quantity("how many more percent the fully connected network loses", "+.1f"),
+    "cnn_over_mlp": Quantity("percent that the fully connected network loses in addition", "+.1f"),
     "pooling_gain": Quantity(
-        "points of consistency that pooling adds to training on unmoved images, the lower of max and average", "+.1f"
+        "points of consistency gained by pooling, trained on unmoved images, the smaller of max and average",
+        "+.1f",
     ),
     "augmentation_over_pooling": Quantity(
-        "points of consistency by which moving the training images adds more than the better pooling", "+.1f"
+        "points of consistency gained by moving the training images, minus those gained by the better pooling", "+.1f"
     ),
 }
 
 
 def analyse(collected: Collected) -> Findings:
-    """Compare what shifts do to networks that differ in kind, pooling and `augment.translate`."""
+    """Compare the effect of shifts on networks that differ in architecture, pooling and `augment.translate`."""
     shifts = read(collected)
     lost = {name: mean(losses(collected, name)) for name in collected.variants}
     kept = {name: 100 * collected.mean(name, "inspect/shift_consistency") for name in collected.variants}
@@ -60,20 +61,20 @@ def analyse(collected: Collected) -> Findings:
         )
         for name in collected.variants
     )
-    head = ("network", "test, %", "unmoved, %", "moved, %", "lost of what is above chance, %", "consistency, %", "n")
+    head = ("network", "test, %", "unmoved, %", "moved, %", "loss of accuracy above chance, %", "consistency, %", "n")
     caption = (
         f"Moved by up to 8 px, the CNN with max pooling loses {_percent(lost['cnn-max-still'])} of its accuracy above "
         f"chance, the fully connected network {_percent(lost['mlp-still'])}"
     )
     maps = (
-        f"Shifts leave {_percent(kept['cnn-max-still'])} of the predictions as they were with max pooling and "
-        f"{_percent(without)} without pooling; for training on moved images see the lower row"
+        f"{_percent(kept['cnn-max-still'])} of the predictions are unchanged by shifts with max pooling, "
+        f"{_percent(without)} without pooling; lower row: trained on moved images"
     )
     pictures = (
         Picture("", f"{caption}.", lambda path: curves(path, plots(shifts), caption, columns=2, shared=True)),
         Picture(
             "-maps",
-            f"{maps}. A field is a shift, and edges show reflections.",
+            f"{maps}. A cell is a shift; edges are filled by reflection.",
             lambda path: draw_maps(path, shifts, maps),
         ),
     )
@@ -81,9 +82,9 @@ def analyse(collected: Collected) -> Findings:
 
 
 def losses(collected: Collected, variant: str) -> list[float]:
-    """Return how many percent of the accuracy above chance are lost on moved images, by seed.
+    """Return the percentage of the accuracy above chance that is lost on moved images, by seed.
 
-    A network that is no better than chance has nothing to lose: it is left out.
+    A network no better than chance is left out: its loss is undefined.
     """
     pairs = zip(
         collected.values(variant, "inspect/clean_accuracy"),
@@ -94,16 +95,16 @@ def losses(collected: Collected, variant: str) -> list[float]:
 
 
 def plots(shifts: dict[str, list[pd.DataFrame]]) -> list[Plot]:
-    """Return accuracy and consistency against distance, for both ways to train.
+    """Return accuracy and consistency over the distance of the shift, for training on unmoved and on moved images.
 
     Args:
-        shifts: by variant what inspect wrote to shifts.csv, for each seed.
+        shifts: shifts.csv of inspect by variant, for each seed.
     """
-    names = {"accuracy": "accuracy, %", "consistency": "predictions as they were, %"}
+    names = {"accuracy": "accuracy, %", "consistency": "unchanged predictions, %"}
     return [
         Plot(
             TRAININGS[training],
-            "shift along the axis where it is larger, px",
+            "shift (larger of both axes), px",
             label,
             {name: _by_distance(shifts[f"{name}-{training}"], measure) for name in NETWORKS},
         )
@@ -138,14 +139,12 @@ def draw_maps(path: Path, shifts: dict[str, list[pd.DataFrame]], title: str) -> 
             axes.xaxis.set_major_locator(MultipleLocator(4))
             axes.yaxis.set_major_locator(MultipleLocator(4))
         if image is not None:
-            figure.colorbar(
-                image, ax=panels, label="predictions as they were", shrink=0.7, format=PercentFormatter(1, 0)
-            )
+            figure.colorbar(image, ax=panels, label="unchanged predictions", shrink=0.7, format=PercentFormatter(1, 0))
         wrapped_headline(figure, title)
 
 
 def read(collected: Collected) -> dict[str, list[pd.DataFrame]]:
-    """Return what inspect wrote of every experiment, by variant."""
+    """Return shifts.csv of every experiment, by variant."""
     found: dict[str, list[pd.DataFrame]] = {variant: [] for variant in collected.variants}
     with stage.bar("reading shifts", len(collected.found)) as advance:
         for variant, tables in found.items():
@@ -157,10 +156,10 @@ def read(collected: Collected) -> dict[str, list[pd.DataFrame]]:
 
 
 def _by_distance(tables: list[pd.DataFrame], measure: str) -> Curve:
-    """Return a measure in percent against the larger of the shifts along both axes, mean over fills and directions."""
+    """Return a measure in percent over the larger of the shifts along both axes, mean over fills and directions."""
     means = [100 * table.groupby(np.maximum(table["dx"].abs(), table["dy"].abs()))[measure].mean() for table in tables]
-    places = sorted({int(place) for series in means for place in series.index})
-    return Curve(places, [[float(series[place]) for series in means] for place in places])
+    distances = sorted({int(distance) for series in means for distance in series.index})
+    return Curve(distances, [[float(series[distance]) for series in means] for distance in distances])
 
 
 def _percent(value: float) -> str:

@@ -1,0 +1,121 @@
+"""The commands show, compare and verify: what they print of results that git and DVC hold."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import files
+from pipeline.experiments import comparison, tables, verification
+from pipeline.experiments.repository import Repository, Revision
+
+FILE_WIDTH = 300
+"""Columns of what is printed to a file or a pipe, where lines may have any length."""
+
+HEADLINES = {
+    "test accuracy": "{test/accuracy:.2%}",
+    "  95 % interval": "{test/accuracy_low:.2%} to {test/accuracy_high:.2%}",
+    "test loss": "{test/loss:.4f}",
+    "accuracy on corrupted images": "{inspect/corruption_accuracy:.2%}",
+    "accuracy on shifted images": "{inspect/shift_accuracy:.2%}",
+    "predictions unchanged by shifts": "{inspect/shift_consistency:.2%}",
+    "val accuracy": "{val/accuracy:.2%}",
+    "multiply-accumulates per image": "{model/macs:,}",
+    "training": "{train/loop_seconds:.0f} s on {train/device_name}",
+    "training throughput": "{train/images_per_second:,.0f} images/s",
+    "ONNX file": "{export/onnx_bytes:,} bytes",
+    "ONNX latency, one image": "{export/latency_ms:.2f} ms",
+}
+"""Rows of `show`: names, and the metrics with their formats."""
+
+
+def show(root: Path, rev: str) -> None:
+    """Print the headline metrics of a revision; parts of inspect that are switched off have none.
+
+    Raises:
+        PipelineError: there is no such revision.
+        ResultsError: it has no results.
+    """
+    with Repository(root) as repository:
+        metrics = repository.results(repository.resolve(rev)).metrics
+    title = f"{rev}: {metrics['model/parameters']:,} parameters on {metrics['data/name']}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("result")
+    table.add_column("value", justify="right")
+    for name, form in HEADLINES.items():
+        with suppress(KeyError):
+            table.add_row(name, form.format_map(metrics))
+    Console().print(table)
+
+
+def compare(
+    root: Path,
+    revisions: Sequence[str],
+    *,
+    everything: bool,
+    baseline: str,
+    sort: str,
+    html: Path | None,
+    markdown: Path | None,
+) -> None:
+    """Print the leaderboard and the tests against the baseline; write them to files if requested.
+
+    Args:
+        revisions: none: the experiments of HEAD, and HEAD itself if it has results.
+        everything: without revisions, the experiments of every commit.
+        baseline: a revision.
+        sort: the metric that decides which is best.
+        html, markdown: files to write.
+
+    Raises:
+        PipelineError: there is no such revision, or nothing to compare.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    with Repository(root) as repository:
+        against = repository.resolve(baseline)
+        chosen = [repository.resolve(rev) for rev in revisions] or _default(repository, everything)
+        found = comparison.compare(repository, chosen, baseline=against, sort=sort)
+        for table in tables.tables(found):
+            console.print(tables.for_terminal(table, console.width))
+        for line in tables.explanation(found):
+            console.print(f"- {line}", style="dim", highlight=False)
+        if markdown:
+            tables.write_markdown(markdown, found)
+            print(f"wrote {markdown}")
+        if html:
+            from pipeline.experiments import report  # imports matplotlib
+
+            files.write_text(html, report.render(repository, found))
+            print(f"wrote {html}")
+
+
+def verify(root: Path, rev: str) -> bool:
+    """Run a revision again and print which outputs differ; return whether all are bit-identical.
+
+    Raises:
+        PipelineError: there is no such revision, it has no results, or a stage fails.
+    """
+    with Repository(root) as repository:
+        found = verification.verify(repository, repository.resolve(rev))
+    if not found.differing:
+        print(f"{rev}: bit-identical: all {found.compared} outputs have the hashes that dvc.lock recorded")
+        return True
+    print(f"{rev}: {len(found.differing)} of {found.compared} outputs differ: {', '.join(found.differing)}")
+    for line in found.details:
+        print(f"first {line}")
+    for key, (then, now) in found.environment.items():
+        print(f"{key}: {then} then, {now} now")
+    if not found.environment:
+        print("device, threads and library versions have not changed")
+    return False
+
+
+def _default(repository: Repository, everything: bool) -> list[Revision]:
+    """Return the experiments of HEAD or of every commit, and HEAD if it has results."""
+    head = repository.resolve("HEAD")
+    experiments = repository.experiments(None if everything else head.sha)
+    return [*experiments, head] if repository.carries_results(head) else experiments

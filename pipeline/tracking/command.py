@@ -1,0 +1,62 @@
+"""The commands sync and promote: bring MLflow up to date, and print what was changed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import stage
+from pipeline.config import loading
+from pipeline.experiments.repository import Repository
+from pipeline.tracking import promotion, store
+from pipeline.tracking import sync as synchronisation
+
+
+def sync(root: Path, revisions: Sequence[str], *, dry_run: bool) -> None:
+    """Publish what MLflow lacks and print a line for each change.
+
+    Args:
+        root: the repository.
+        revisions: none: all experiments, and all commits of branches and tags.
+        dry_run: print the changes without making them.
+
+    Raises:
+        PipelineError: there is no such revision, or the store cannot be reached.
+    """
+    settings = loading.load(root / "params.yaml").tracking.model_dump()
+    with Repository(root) as repository:
+        found = synchronisation.plan(repository, settings, revisions)
+        with stage.bar("publishing", len(found.changes)) as advance:
+            for change in found.changes:
+                if not dry_run:
+                    synchronisation.apply(repository, settings, change)
+                advance(1)
+                print(f"{'would ' if dry_run else ''}{change.verb} {change.name}", flush=True)
+        where = store.uri(repository.root)
+    for reason in found.skipped.values():
+        print(f"skipped {reason}")
+    if not found.changes:
+        print(f"nothing to do: {found.unchanged} results have their run in {where}")
+
+
+def promote(root: Path, rev: str | None, alias: str, *, force: bool) -> None:
+    """Point an alias to the model of a revision and print its version; None: to the previous version.
+
+    Args:
+        root: the repository.
+        force: do so despite objections.
+
+    Raises:
+        PromotionError: the model is not published or there are objections.
+        PipelineError: there is no such revision, it has no results, or the store cannot be reached.
+    """
+    params = loading.load(root / "params.yaml")
+    settings = params.tracking.model_dump()
+    with Repository(root) as repository:
+        if rev is None:
+            done = promotion.undo(repository, settings, alias)
+        else:
+            revision, least = repository.resolve(rev), params.export.min_accuracy
+            done = promotion.promote(repository, settings, revision, alias, min_accuracy=least, force=force)
+    before = f" instead of {done.before}" if done.before and done.before != done.version else ""
+    print(f"{alias} is version {done.version}{before}{': ' if done.comparison else ''}{done.comparison}")
+    for objection in done.objections:
+        print(f"forced despite an objection: {objection}")
