@@ -76,7 +76,7 @@ def test_every_path_a_stage_is_given_is_declared(name):
 
 @pytest.fixture(scope="module")
 def reads(tmp_path_factory) -> dict[str, set[str]]:
-    """Run the stages in this process, once for each architecture, with different parameters, and note each value they read."""
+    """Run the stages in this process, once for each architecture, and note each value they read."""
     found: dict[str, set[str]] = {name: set() for name in STAGES if name != "track"}
     variants = (
         {"augment.cutout": 4, "augment.brightness": 0.1, "augment.contrast": 0.1},
