@@ -21,7 +21,7 @@ OPTIONS = {"aux_logits": False, "init_weights": True}
 class Network(nn.Module):
     """A model of torchvision on normalised images.
 
-    No layer overwrites its input, so that whoever watches a layer sees what it gave.
+    Activations do not overwrite their inputs, so that whoever watches the layer before sees what it gave.
 
     Raises:
         ParamsError: torchvision has no such model, or the model does not take images of 32 px.
