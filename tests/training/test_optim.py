@@ -8,6 +8,7 @@ from torch import nn
 
 from pipeline.config.loading import load
 from pipeline.config.schema import TrainParams
+from pipeline.models.common.build import fit
 from pipeline.training import optim
 from pipeline.training.step import train_step
 from tests.models.test_networks import SECTIONS, pictures
@@ -264,6 +265,7 @@ def test_a_step_of_any_network_is_finite_and_reproducible(arch, optimizer):
     after = []
     for _ in range(2):
         model = architecture(arch)
+        fit(model, pictures(50))
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         train_step(model, build(model, optimizer), pictures(4), torch.arange(4), settings(), precision="bf16")
         after.append(dict(model.named_parameters()))

@@ -21,8 +21,8 @@ class Network(nn.Module):
         width, tokens = params.width, (IMAGE_SIDE // params.patch) ** 2
         self.normalize = Normalize(mean, std)
         self.embed = nn.Conv2d(3, width, params.patch, params.patch)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, width))
-        self.token = nn.Parameter(torch.zeros(1, 1, width)) if params.pooling == "token" else None
+        self.positions = Positions(tokens, width)
+        self.token = ClassToken(width) if params.pooling == "token" else nn.Identity()
         self.dropout = nn.Dropout(params.dropout)
         self.blocks = nn.Sequential(*(Block(params) for _ in range(params.depth)))
         self.norm = nn.LayerNorm(width)
@@ -31,12 +31,33 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.normalize(images)
-        x = self.embed(x).flatten(2).transpose(1, 2) + self.positions
-        if self.token is not None:
-            x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = self.token(self.positions(x))
         x = self.norm(self.blocks(self.dropout(x)))
-        logits: Tensor = self.head(x.mean(1) if self.token is None else x[:, 0])
+        logits: Tensor = self.head(x[:, 0] if isinstance(self.token, ClassToken) else x.mean(1))
         return logits
+
+
+class Positions(nn.Module):
+    """Add what is learned for each position: (N, tokens, width) to the same."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(0.02 * torch.randn(1, tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.values
+
+
+class ClassToken(nn.Module):
+    """Put a learned token before the others: (N, tokens, width) to (N, tokens + 1, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(1, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.values.expand(x.shape[0], -1, -1), x], 1)
 
 
 class Block(nn.Module):
