@@ -1,13 +1,19 @@
 """README, docs, Makefile, dvc.yaml and params.yaml speak of the same things."""
 
+import itertools
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from pipeline import files
 from pipeline.cli import app
 from pipeline.config.loading import read
 from pipeline.experiments import dependencies
+from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,6 +74,31 @@ def test_knobs_and_links_exist(page: Path):
         assert has(PARAMS, key), key
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_the_readmes_architecture_trains_as_it_stands(tmp_path, processed, environment):
+    """Its code blocks, each written to the file that its first line names, in a copy of the project."""
+    for name in ("pipeline", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    section = (ROOT / "README.md").read_text().split("## Add an architecture")[1].split("\n## ")[0]
+    blocks = dict(re.findall(r"```\w+\n# (\S+)\n(.*?)```", section, re.DOTALL))
+    added = YAML(typ="safe").load(blocks.pop("params.yaml"))["model"]
+    for path, code in blocks.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(code)
+    (arch,) = added
+    tree = YAML(typ="safe").load(
+        write_params(tmp_path / "params.yaml", SMALL | {"tracking.enabled": False, "train.epochs": 1})
+    )
+    tree["model"] |= {"arch": arch, **added}
+    YAML().dump(tree, tmp_path / "params.yaml")
+    command = dependencies.stages(ROOT)["train"]["cmd"].replace("data/processed", str(processed)).split()
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert files.read_json(tmp_path / "model/model.json")["params"] == added[arch]
+    *convolutions, (inputs, classes) = itertools.pairwise((3, *added[arch]["widths"], 10))
+    weights = sum(9 * before * after + 3 * after for before, after in convolutions) + (inputs + 1) * classes
+    assert files.read_json(tmp_path / "metrics/train.json")["model/parameters"] == weights
 
 
 def test_no_lock_file_is_committed():

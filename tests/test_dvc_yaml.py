@@ -76,13 +76,15 @@ def test_every_path_a_stage_is_given_is_declared(name):
 
 @pytest.fixture(scope="module")
 def reads(tmp_path_factory) -> dict[str, set[str]]:
-    """Run the stages in this process, four times with different parameters, and note each value they read."""
+    """Run the stages in this process, once for each architecture, and note each value they read."""
     found: dict[str, set[str]] = {name: set() for name in STAGES if name != "track"}
     variants = (
         {"augment.cutout": 4, "augment.brightness": 0.1, "augment.contrast": 0.1},
         {"model.arch": "mlp", "optimizer.name": "adamw", "train.ema": 0.5, "train.diagnostics": True},
         {"model.arch": "resnet", "model.resnet.depth": 8, "model.resnet.width": 4, "data.dataset": "cifar10"},
         {"model.arch": "speednet", "model.speednet.widths": [4], "train.hardest": 0.5, "train.resolutions": [16]},
+        {"model.arch": "vit", "model.vit.patch": 16, "model.vit.depth": 1},
+        {"model.arch": "torchvision", "model.torchvision.name": "mobilenet_v3_small"},
     )
     archive = None
     for number, changes in enumerate(variants):
@@ -155,7 +157,7 @@ class Recorder:
 def test_params_are_what_the_stage_reads(reads, name):
     """Each value read is listed, and of what is listed each value is read, for every dataset and architecture."""
     leaves = set()
-    for arch in ("cnn", "mlp", "resnet", "speednet"):
+    for arch in architectures.NAMES:
         for dataset in ("cifar10", "shapes10"):
             for key in STAGES[name]["params"]:
                 prefix = key.replace("${model.arch}", arch).replace("${data.dataset}", dataset)

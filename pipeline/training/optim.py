@@ -14,7 +14,7 @@ from pipeline.models.common.build import head
 
 
 def build(params: OptimizerParams, model: nn.Module, *, precision: str) -> torch.optim.Optimizer:
-    """Return the optimiser of `optimizer.name`; weight decay acts on weights, not on biases and normalisation.
+    """Return the optimiser of `optimizer.name`; weight decay acts on weights, not on vectors (see `_is_vector`).
 
     Args:
         precision: "fp32" or "bf16", which muon's Newton-Schulz iterations compute in.
@@ -22,9 +22,10 @@ def build(params: OptimizerParams, model: nn.Module, *, precision: str) -> torch
     Each group's peak learning rate is in its "initial_lr", as torch's own schedulers have it; `set_rate` scales it.
     On a GPU the rates are tensors and a step synchronises nothing, so that it can be recorded as a CUDA graph.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    weights = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = list(named.values())
+    weights = [parameter for name, parameter in named.items() if not _is_vector(name, parameter)]
+    vectors = [parameter for name, parameter in named.items() if _is_vector(name, parameter)]
     # On a CPU, PyTorch's single kernel for the whole update is the slower way.
     on_gpu = all(parameter.is_cuda for parameter in trained)
     optimizer: torch.optim.Optimizer
@@ -68,6 +69,18 @@ def build(params: OptimizerParams, model: nn.Module, *, precision: str) -> torch
     return optimizer
 
 
+def _is_vector(name: str, parameter: Tensor) -> bool:
+    """Say whether a parameter is no matrix from inputs to outputs: biases, normalisation, tokens, positions, scales.
+
+    A parameter that is not the `weight` of a layer is a vector, too, if it has one row or one column as Muon reshapes
+    it, like a class token (1, 1, D), positions (1, N, D) or scales of channels (C, 1, 1). Such a matrix has a single
+    singular value: orthogonalised, a step would have the same length however small its gradient is.
+    """
+    return parameter.ndim < 2 or (
+        not name.endswith("weight") and 1 in (len(parameter), parameter.numel() // len(parameter))
+    )
+
+
 def _decayed(weights: Sequence[Tensor], vectors: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": weights, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
@@ -109,12 +122,12 @@ class Muon(torch.optim.Optimizer):
 
     Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon). A convolution's filters count as the rows of a
     matrix. As in PyTorch's own Muon, which takes no convolutions, the step of a matrix with more rows than columns
-    is enlarged by the root of their ratio, and weight decay is decoupled. Biases, normalisation and the last layer
-    go by SGD with Nesterov momentum and learning rates of their own.
+    is enlarged by the root of their ratio, and weight decay is decoupled. Vectors and the last layer go by SGD with
+    Nesterov momentum and learning rates of their own.
 
     Args:
         hidden: weights of two dimensions or more.
-        vectors: biases and normalisation.
+        vectors: biases, normalisation, tokens, positions.
         head: weights of the last layer.
         lr, lr_vectors, lr_head: learning rates of the three.
         momentum: of all three.

@@ -15,6 +15,7 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from pipeline import files
+from pipeline.config import architectures
 from pipeline.config.loading import load
 from pipeline.data import dataset
 from pipeline.errors import ExportError
@@ -23,7 +24,6 @@ from pipeline.training.loop import initial_model
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
-ARCHITECTURES = ("cnn", "mlp", "resnet", "speednet")
 TOLERANCE = 1e-4
 CHANGES = {
     "model.cnn.widths": [4, 8],
@@ -32,6 +32,9 @@ CHANGES = {
     "model.resnet.depth": 8,
     "model.resnet.width": 4,
     "model.speednet.widths": [4, 8],
+    "model.vit.depth": 1,
+    "model.vit.pooling": "token",
+    "model.torchvision.name": "mobilenet_v3_small",
 }
 
 
@@ -66,7 +69,7 @@ def probabilities(graph: bytes, images) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", architectures.NAMES)
 def test_onnx_runtime_and_pytorch_agree(arch, exported, data, images):
     """On images of the dataset as they are on disk, one, seven or all at once; the graph says what it takes."""
     model, graph = exported(arch)
@@ -89,7 +92,7 @@ def test_onnx_runtime_and_pytorch_agree(arch, exported, data, images):
     assert metadata == {"classes": ",".join(data.metadata.classes), "dataset": "shapes10"}
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", architectures.NAMES)
 def test_the_same_network_gives_the_same_bytes_anywhere(arch, exported, data):
     """Two exports do not differ by a bit, and no path, user or line of code of this machine is in them."""
     model, graph = exported(arch)
@@ -151,7 +154,7 @@ def tampered(graph: bytes, change) -> bytes:
     return model.SerializeToString()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", architectures.NAMES)
 def test_a_changed_weight_is_refused(arch, exported, images):
     """The message has the difference, the image and the parameter that limits it."""
     model, graph = exported(arch)

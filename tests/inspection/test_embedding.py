@@ -8,7 +8,7 @@ from torch import nn
 from pipeline.data.dataset import Split
 from pipeline.errors import InspectionError
 from pipeline.inspection import embedding
-from tests.models.test_networks import network
+from tests.models.test_networks import SECTIONS, network
 
 
 class Means(nn.Module):
@@ -31,7 +31,7 @@ def clouds(count: int, *, apart: float) -> tuple[np.ndarray, np.ndarray]:
     return points, labels
 
 
-@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet", "speednet"])
+@pytest.mark.parametrize("arch", SECTIONS)
 def test_features_are_what_the_last_linear_layer_turns_into_scores(arch, data, cpu):
     """In the split's order, whatever the batches; and no hook is left behind."""
     model = network(arch).eval()

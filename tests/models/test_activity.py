@@ -54,6 +54,14 @@ def test_a_filter_is_dead_only_if_it_is_so_everywhere():
     assert activity.measure(torch.relu(convolution(images)), nn.ReLU()).dead == pytest.approx(1 / 3)
 
 
+def test_a_unit_of_tokens_is_dead_only_if_it_is_so_for_all_of_them():
+    """(N, tokens, C): of three units one is positive for one token of one image, one never."""
+    outputs = torch.zeros(2, 5, 3)
+    outputs[:, :, 0] = 1
+    outputs[1, 4, 1] = 1
+    assert activity.measure(outputs, nn.GELU()).dead == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize("layer", [nn.ReLU(), nn.Tanh()])
 def test_batches_add_up(layer):
     """A unit that fires in another batch only is alive; unequal batches have their weight in the mean."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.models.common import cost
@@ -37,12 +38,13 @@ def test_nothing_before_the_first_trained_layer_has_a_backward_pass():
         ("resnet", {}),
         ("speednet", {}),
         ("speednet", {"whitening": False}),
+        ("vit", {"pooling": "token"}),
     ],
 )
 def test_forward_and_backward_are_as_many_operations_as_a_real_pass_makes(arch, changes):
     """Counted by PyTorch in a forward and a backward pass over two images."""
     model = network(arch, **changes)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).sum().backward()
     layers = cost.by_layer(model)
     assert 2 * 2 * sum(layer.macs + layer.backward_macs for layer in layers) == counter.get_total_flops()

@@ -20,6 +20,8 @@ from pipeline.models.common.layers import ACTIVATIONS, INITS, Normalize, initial
 from pipeline.models.mlp.params import Params as MlpParams
 from pipeline.models.resnet.params import Params as ResnetParams
 from pipeline.models.speednet.params import Params as SpeednetParams
+from pipeline.models.torchvision.params import Params as TorchvisionParams
+from pipeline.models.vit.params import Params as VitParams
 
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 CNN = {
@@ -51,11 +53,15 @@ SPEEDNET = {
     "patch": 2,
     "head_scale": 1.0,
 }
+VIT = {"patch": 8, "width": 12, "depth": 2, "heads": 3, "mlp_ratio": 2, "pooling": "mean", "dropout": 0.0}
+TORCHVISION = {"name": "mobilenet_v3_small", "stem": "original"}  # the cheapest
 SECTIONS = {
     "cnn": (CnnParams, CNN),
     "mlp": (MlpParams, MLP),
     "resnet": (ResnetParams, RESNET),
     "speednet": (SpeednetParams, SPEEDNET),
+    "vit": (VitParams, VIT),
+    "torchvision": (TorchvisionParams, TORCHVISION),
 }
 
 
@@ -87,7 +93,11 @@ POOLINGS = get_args(CnnParams.model_fields["pooling"].annotation)
 VARIANTS = [
     *(("cnn", {"pooling": pooling, "norm": norm}) for pooling, norm in itertools.product(POOLINGS, ("batch", "none"))),
     *(("cnn", {"kernel_size": size, "widths": (5,)}) for size in (1, 5, 11)),
-    *((arch, {"activation": name}) for arch, name in itertools.product(SECTIONS, ACTIVATIONS)),
+    *(
+        (arch, {"activation": name})
+        for arch, name in itertools.product(SECTIONS, ACTIVATIONS)
+        if "activation" in SECTIONS[arch][1]
+    ),
     ("cnn", {"widths": (4,) * 5}),
     ("cnn", {"widths": (4,) * 6, "pooling": "none"}),
     ("cnn", {"convs_per_block": 3, "hidden": (12, 11), "dropout": 0.3, "norm": "batch"}),
@@ -99,6 +109,10 @@ VARIANTS = [
     ("speednet", {"whitening": False, "patch": 3}),
     ("speednet", {"widths": (3, 5, 7, 9), "convs_per_group": 1, "patch": 1}),
     ("speednet", {"widths": (2,), "convs_per_group": 3, "patch": 4}),
+    ("vit", {"pooling": "token", "dropout": 0.5}),
+    ("vit", {"patch": 16, "width": 1, "heads": 1}),
+    ("torchvision", {"stem": "small"}),
+    ("torchvision", {"name": "googlenet", "stem": "original"}),  # gives auxiliary scores in training, too
 ]
 
 
@@ -257,7 +271,7 @@ def test_multiply_accumulates_follow_from_the_shapes():
 
 def test_costs_of_layers_add_up_to_the_networks():
     """Each layer with its own share, in the order in which they run, at any side."""
-    for arch, side in (("cnn", 32), ("resnet", 24), ("speednet", 20)):
+    for arch, side in (("cnn", 32), ("resnet", 24), ("vit", 32), ("torchvision", 32), ("speednet", 20)):
         model = network(arch)
         layers = cost.by_layer(model, side)
         assert (sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)) == cost.cost(
@@ -426,7 +440,7 @@ def test_resnet_stages_halve_the_side_and_double_the_channels():
 @pytest.mark.parametrize("arch", [arch for arch, (_, values) in SECTIONS.items() if "dropout" in values])
 def test_dropout_acts_in_training_only(arch):
     """Evaluation is the same every time, and the same as without dropout."""
-    changes = {} if arch == "resnet" else {"norm": "none"}
+    changes = {"norm": "none"} if "norm" in SECTIONS[arch][1] else {}
     model, plain = (network(arch, dropout=dropout, **changes) for dropout in (0.5, 0.0))
     images = pictures(4)
     with torch.inference_mode():

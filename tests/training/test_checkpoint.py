@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pipeline.config import architectures
 from pipeline.data import dataset
 from pipeline.errors import CheckpointError
 from pipeline.models.common.saved import SIDECAR, WEIGHTS, load_model, save_model
@@ -18,7 +19,14 @@ from tests.paths import ROOT
 
 METADATA = dataset.Metadata("shapes10", "0" * 64, tuple("abcdefghij"), (120.1, 110.2, 100.3), (50.5, 51.6, 52.7))
 SGD = {"optimizer.name": "sgd"}
-CHANGES = {"model.mlp.hidden": [16], "model.resnet.depth": 8, "model.resnet.width": 4, "model.speednet.widths": [4]}
+CHANGES = {
+    "model.mlp.hidden": [16],
+    "model.resnet.depth": 8,
+    "model.resnet.width": 4,
+    "model.speednet.widths": [4],
+    "model.vit.depth": 1,
+    "model.torchvision.name": "mobilenet_v3_small",
+}
 
 
 NOISE = dataset.Split(
@@ -71,7 +79,7 @@ def complaint(folder) -> str:
 # Models
 
 
-@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet", "speednet"])
+@pytest.mark.parametrize("arch", architectures.NAMES)
 def test_a_saved_network_gives_identical_logits(arch, small_params, tmp_path):
     """After some training, so that batch norm's running statistics count; the sidecar says all that is needed."""
     params = small_params({**CHANGES, "model.arch": arch})

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pipeline import files
+from pipeline.config import architectures
 from pipeline.data import dataset
 from pipeline.errors import ParamsError, TrainingError
 from pipeline.models.common.saved import load_model, save_model
@@ -119,7 +120,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_p
 @pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA GPU; the same test runs on every processor above"
 )
-@pytest.mark.parametrize("arch", ["cnn", "mlp", "resnet", "speednet"])
+@pytest.mark.parametrize("arch", architectures.NAMES)
 def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     small_params, data, tmp_path, arch
 ):

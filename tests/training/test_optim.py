@@ -8,7 +8,11 @@ from torch import nn
 
 from pipeline.config.loading import load
 from pipeline.config.schema import TrainParams
+from pipeline.models.common.build import fit
 from pipeline.training import optim
+from pipeline.training.step import train_step
+from tests.models.test_networks import SECTIONS, pictures
+from tests.models.test_networks import network as architecture
 from tests.paths import ROOT
 
 DEFAULTS = load(ROOT / "params.yaml")
@@ -230,6 +234,45 @@ def test_more_iterations_lift_weaker_directions():
     matrices = torch.randn(4, 64, 64)
     weakest = [torch.linalg.svdvals(optim.orthogonalize(matrices, steps=steps)).min() for steps in (1, 3, 5)]
     assert 3 * weakest[0] < weakest[1] < weakest[2] / 3
+
+
+def test_tokens_positions_and_scales_are_vectors():
+    """Muon has no matrix to orthogonalise in them, and weight decay does not act on them; a layer's weights decay."""
+    model = network()
+    for name, shape in {"token": (1, 1, 4), "positions": (1, 9, 4), "scales": (4, 1, 1), "table": (9, 4)}.items():
+        model.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for optimizer, head in (("muon", set()), ("adamw", {"4.weight"})):
+        hidden, vectors, *_ = (
+            {names[id(parameter)] for parameter in group["params"]} for group in build(model, optimizer).param_groups
+        )
+        assert hidden == {"0.weight", "table"} | head
+        assert vectors == {"0.bias", "1.weight", "1.bias", "4.bias", "token", "positions", "scales"}
+
+
+def test_a_layers_weights_are_a_matrix_also_with_one_row_or_column():
+    """A convolution to one channel, and a 1x1 convolution from one."""
+    model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.Conv2d(1, 4, 1))
+    hidden, vectors = (group["params"] for group in build(model).param_groups)
+    assert [len(parameters) for parameters in (hidden, vectors)] == [2, 2]
+    assert all(parameter.ndim == 4 for parameter in hidden)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd", "adamw"])
+@pytest.mark.parametrize("arch", SECTIONS)
+def test_a_step_of_any_network_is_finite_and_reproducible(arch, optimizer):
+    """In bfloat16, twice to the same bits, and every trained parameter moves."""
+    after = []
+    for _ in range(2):
+        model = architecture(arch)
+        fit(model, pictures(50))
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        train_step(model, build(model, optimizer), pictures(4), torch.arange(4), settings(), precision="bf16")
+        after.append(dict(model.named_parameters()))
+    assert all(parameter.isfinite().all() for parameter in after[0].values())
+    assert all(torch.equal(parameter, after[1][name]) for name, parameter in after[0].items())
+    moved = {name for name, parameter in after[0].items() if not torch.equal(parameter, before[name])}
+    assert moved == {name for name, parameter in after[0].items() if parameter.requires_grad}
 
 
 def test_parameters_that_are_not_trained_are_left_alone():

@@ -26,7 +26,7 @@ class Activity:
         mean: of all outputs.
         saturated: share of all outputs that are saturated, 0..1; None for activations without a range.
         dead: share of the units without a positive output for any image, 0..1; None for activations with a range. A
-            unit is a channel: a filter is dead if it gave nothing positive at any position.
+            unit is a channel: a filter is dead if it gave nothing positive at any position or token.
     """
 
     mean: float
@@ -41,7 +41,7 @@ def activation_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def measure(outputs: Tensor, layer: nn.Module) -> Activity:
-    """Return the activity of a layer from its outputs (N, C, ...) for all images at once; `Tally` takes batches."""
+    """Return the activity of a layer from its outputs for all images at once; `Tally` takes batches."""
     tally = Tally(layer)
     tally.add(outputs)
     return tally.activity()
@@ -56,14 +56,15 @@ class Tally:
         self.alive: Tensor | None = None
 
     def add(self, outputs: Tensor) -> None:
-        """Add the outputs (N, C, ...) for a batch of images; it waits for their device."""
+        """Add the outputs for a batch of images: (N, C), (N, C, H, W) or (N, tokens, C); it waits for their device."""
         self.count += outputs.numel()
         self.total += outputs.mean(dtype=torch.float32).item() * outputs.numel()
         if self.range:
             low, high = self.range
             self.saturated += int(((outputs <= low + MARGIN) | (outputs >= high - MARGIN)).sum())
         else:
-            alive = (outputs > 0).transpose(0, 1).flatten(1).any(1)
+            channels = 1 if outputs.ndim == 4 else -1
+            alive = (outputs > 0).movedim(channels, 0).flatten(1).any(1)
             self.alive = alive if self.alive is None else self.alive | alive
 
     def activity(self) -> Activity:

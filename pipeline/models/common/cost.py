@@ -1,11 +1,12 @@
 """What a network costs: parameters, multiply-accumulate operations and bytes, in all and layer by layer."""
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.section import IMAGE_SIDE
@@ -26,7 +27,8 @@ class LayerCost:
         parameters: trainable ones of its own.
         macs: multiply-accumulate operations of convolutions and matrix products, forward; 0 for other layers.
         backward_macs: as many as `macs` if its weights are trained, for their gradient, and as many again if
-            something before it is trained, for the gradient of its input.
+            something before it is trained, for the gradient of its input; products of two inputs (attention) have
+            the gradients of both.
         activation_bytes: of its output in the precision that it was computed in.
         forward_bytes: input read and output written; 0 for a layer that hands its input on.
         backward_bytes: gradient of the output read and the input read again, and the gradient of the input written
@@ -52,7 +54,7 @@ def cost(model: nn.Module, side: int = IMAGE_SIDE) -> tuple[int, int]:
 
     Convolutions and matrix products are counted, as is customary; one MAC is two floating-point operations.
     """
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, _countable_attention(), torch.inference_mode():
         show_black_image(model, side)
     return _trainable(model), counter.get_total_flops() // 2
 
@@ -83,14 +85,21 @@ def by_layer(model: nn.Module, side: int = IMAGE_SIDE, precision: str = "fp32") 
             if not list(module.children()):
                 hooks.enter_context(module.register_forward_pre_hook(partial(before, name)))
                 hooks.enter_context(module.register_forward_hook(partial(after, name)))
-        with counter, torch.enable_grad(), numerics.autocast(place, precision):  # gradients: to see where they go
+        # gradients: to see where they go
+        with counter, _countable_attention(), torch.enable_grad(), numerics.autocast(place, precision):
             show_black_image(model, side)
     return layers
 
 
+def _countable_attention() -> AbstractContextManager[None]:
+    """Return the context in which attention is matrix products: the counter does not see into fused kernels."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
 def _layer_cost(name: str, module: nn.Module, given: Tensor, output: Tensor, macs: int) -> LayerCost:
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    trained = any(tensor.requires_grad and tensor.ndim >= 2 for tensor in own)
+    weights = [tensor for tensor in own if tensor.ndim >= 2]
+    trained = any(weight.requires_grad for weight in weights) if weights else given.requires_grad
     read, written = _bytes(given), _bytes(output)
     reads_weights = 1 + given.requires_grad
     return LayerCost(
