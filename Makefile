@@ -36,10 +36,11 @@ demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the expe
 test: $(INSTALLED) ## run the tests: no network, no GPU needed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-lint: $(INSTALLED) ## check style and types
+lint: $(INSTALLED) ## check style, types and which package imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 ui: $(INSTALLED) ## serve the MLflow UI on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)

@@ -68,7 +68,7 @@ def main(
                 show_train(results)
             elif name == "startup":
                 results |= overhead_startup.measure(names, repeats, Path(folder))
-                show_startup(results)
+                show_startup(results, names)
             else:
                 from benchmarks import overhead_repro  # which imports DVC
 
@@ -97,23 +97,19 @@ def show_train(found: dict[str, Any]) -> None:
         )
 
 
-def show_startup(found: dict[str, Any]) -> None:
+def show_startup(found: dict[str, Any], names: list[str]) -> None:
     """Print how each stage starts."""
     table = Table(title=f"start; import torch takes {found['startup/torch/seconds']:.2f} s", title_justify="left")
     table.add_column("stage")
     for column in ("imports, s", "vs torch", "mistake told, s", "vs torch"):
         table.add_column(column, justify="right")
-    stages = [key.removeprefix("imports/") for key in found if key.startswith("imports/")]
-    for name in stages:
+    for name in names:
         started, told = (
             (f"{found[f'{key}/{name}/seconds']:.2f}", f"{found[f'{key}/{name}']:.2f} x")
             for key in ("startup", "mistake")
         )
         table.add_row(name, *started, *told)
     Console().print(table)
-    for name in stages:
-        first, later = (", ".join(found[f"{key}/{name}"]) or "none" for key in ("imports", "later_imports"))
-        print(f"heavy imports of {name}: {first}; later, when needed: {later}")
 
 
 def show_repro(found: dict[str, Any]) -> None:

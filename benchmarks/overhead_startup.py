@@ -11,10 +11,6 @@ import torch
 
 from benchmarks import inputs, measuring
 from pipeline.experiments import dependencies
-from tests.imports import closure
-
-HEAVY = ("torch", "mlflow", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "sklearn")
-
 
 STAGES = ["download", "preprocess", "train", "evaluate", "inspect", "export", "track"]
 
@@ -28,8 +24,7 @@ def measure(names: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:
 
     Returns:
         For each stage, as ratios to `import torch`: "startup/STAGE", all that its file imports, also inside main();
-        "mistake/STAGE", its whole run if params.yaml has a mistake. The seconds of each under "NAME/seconds". Which of
-        `HEAVY` it brings: "imports/STAGE" at its start, "later_imports/STAGE" only when a function needs them.
+        "mistake/STAGE", its whole run if params.yaml has a mistake. The seconds of each under "NAME/seconds".
     """
     stages = dependencies.stages(inputs.ROOT)
     wrong = folder / "params.yaml"
@@ -44,11 +39,9 @@ def measure(names: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:
         timings = measuring.interleaved(sides, repeats, torch.device("cpu"), on_call=advance)
     base = timings["startup/torch"]
     result: dict[str, Any] = {f"{name}/seconds": round(timing.median, 3) for name, timing in timings.items()}
-    result |= {name: round(measuring.ratio(timing, base), 4) for name, timing in timings.items() if timing is not base}
-    for name in names:
-        first, later = heavy_imports(name)
-        result |= {f"imports/{name}": first, f"later_imports/{name}": later}
-    return result
+    return result | {
+        name: round(measuring.ratio(timing, base), 4) for name, timing in timings.items() if timing is not base
+    }
 
 
 def imports_of(stage: str) -> str:
@@ -56,23 +49,6 @@ def imports_of(stage: str) -> str:
     tree = ast.parse((inputs.ROOT / f"stages/{stage}.py").read_text(encoding="utf-8"))
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     return "\n".join([f"import stages.{stage}", *map(ast.unparse, found)])
-
-
-def heavy_imports(stage: str) -> tuple[list[str], list[str]]:
-    """Return which of `HEAVY` a stage's own imports load, and which more what its modules import inside functions."""
-    named: set[str] = set()
-    for file in closure(inputs.ROOT / f"stages/{stage}.py", inputs.ROOT, skipped=lambda _: False):
-        for function in ast.walk(ast.parse((inputs.ROOT / file).read_text(encoding="utf-8"))):
-            for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
-                if isinstance(node, ast.Import):
-                    named |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.ImportFrom):
-                    named.add(node.module or "")
-    lazy = sorted({name.split(".")[0] for name in named} & set(HEAVY))
-    report = f"print(*[name for name in {HEAVY} if name in sys.modules])"
-    program = "\n".join(["import sys", imports_of(stage), report, *(f"import {name}" for name in lazy), report])
-    first, both = (line.split() for line in run([sys.executable, "-c", program]).split("\n")[:2])
-    return first, [name for name in both if name not in first]
 
 
 def run(command: list[str], *, code: int = 0) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline import files, stage
 from pipeline.config.loading import load
 from pipeline.data import dataset
-from pipeline.experiments import dependencies
+from pipeline.experiments import dependencies, epoch_reports
 from pipeline.tracking import live
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -31,7 +31,7 @@ def main(
     from pipeline.hardware import device, gpu_lock
     from pipeline.models.common import numerics
     from pipeline.models.common.saved import save_model
-    from pipeline.training import checkpoint, epoch_reports, loop, probe
+    from pipeline.training import checkpoint, loop, probe
     from pipeline.training.progress import TrainingDisplay
 
     with gpu_lock.claim(settings.train.device), stage.clock("train", runtime) as measured, ExitStack() as stack:

@@ -1,4 +1,7 @@
-"""How good predictions are: metrics with intervals, calibration, the confusion of classes."""
+"""How good predictions are: metrics with intervals, calibration, the confusion of classes.
+
+In numpy, as importing scikit-learn, which the tests compare these with, would lengthen the evaluate stage by a second.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -5,19 +5,21 @@ a network has never been trained on. Strengths are those of its CIFAR-10-C, made
 is not among its corruptions, and its angles are our own.
 """
 
+import io
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.data import augment
 from pipeline.data.dataset import Images, Split
 from pipeline.evaluation import inference
-from pipeline.inspection import jpeg
 
 Row = Mapping[str, Any]
 """One line of corruptions.csv: corruption, severity (1..5), strength, accuracy (0..1)."""
@@ -66,6 +68,20 @@ def contrast(images: Tensor, share: float) -> Tensor:
     return _grey_levels(mean + share * (values - mean))
 
 
+def jpeg(images: Tensor, quality: int) -> Tensor:
+    """Compress with JPEG and decompress, by Pillow and its choices: colours at half the resolution (4:2:0).
+
+    Args:
+        quality: 1..100, on libjpeg's scale.
+    """
+    decoded = []
+    for image in images.permute(0, 2, 3, 1).cpu().numpy():
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=quality)
+        decoded.append(np.asarray(Image.open(file)))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(images.device)
+
+
 def rotation(images: Tensor, degrees: float, rng: torch.Generator) -> Tensor:
     """Turn each image about its centre, at random to the left or right."""
     turns = torch.randint(0, 2, (len(images),), generator=rng) * 2 - 1
@@ -92,7 +108,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "noise": Corruption((0.04, 0.06, 0.08, 0.09, 0.10), "standard deviation, of full scale", noise),
     "blur": Corruption((0.4, 0.6, 0.7, 0.8, 1.0), "standard deviation, px", lambda images, by, _: blur(images, by)),
     "contrast": Corruption((0.75, 0.5, 0.4, 0.3, 0.15), "share left", lambda images, by, _: contrast(images, by)),
-    "jpeg": Corruption((80, 65, 58, 50, 40), "quality", lambda images, by, _: jpeg.compress(images, int(by))),
+    "jpeg": Corruption((80, 65, 58, 50, 40), "quality", lambda images, by, _: jpeg(images, int(by))),
     "rotation": Corruption((5, 10, 15, 20, 30), "degrees", rotation),
 }
 """Corruptions by name, in the order of tables and figures."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
+from pipeline.experiments import epoch_reports
 from pipeline.experiments.repository import search_path
-from pipeline.training import epoch_reports
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60

@@ -1,4 +1,4 @@
-"""Training: one visible loop; what a step does is in stepping.py."""
+"""Training: one visible loop; what a step does is in step.py."""
 
 import itertools
 import time
@@ -19,6 +19,7 @@ from pipeline.models.common import cost, numerics
 from pipeline.models.common.build import build, fit
 from pipeline.training import optim, probe
 from pipeline.training.checkpoint import TrainingState
+from pipeline.training.meter import Meter
 from pipeline.training.optim import MovingAverage
 from pipeline.training.step import Stepper
 
@@ -248,7 +249,7 @@ def _look(step: Stepper, batch: tuple[Tensor, Tensor], progress: Progress) -> No
 
 
 def _checked(
-    meter: "Meter", epoch: int, optimizer: torch.optim.Optimizer, factors: Sequence[float]
+    meter: Meter, epoch: int, optimizer: torch.optim.Optimizer, factors: Sequence[float]
 ) -> tuple[float, float]:
     """Return the meter's loss and accuracy.
 
@@ -267,44 +268,3 @@ def _checked(
             "train.clip_grad_norm"
         )
     return loss, accuracy
-
-
-class Meter:
-    """What the steps of an epoch gave, kept on the device: reading waits for the device, so that is done rarely."""
-
-    SECONDS_BETWEEN_READINGS = 1.0
-
-    def __init__(self, steps: int, place: torch.device) -> None:
-        self.losses = torch.zeros(steps, dtype=torch.float32, device=place)
-        self.correct = torch.zeros((), dtype=torch.int64, device=place)
-        self.sizes: list[int] = []
-        self.started = self.last_reading = time.perf_counter()
-
-    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
-        """Add a batch: its mean loss and how many images it got right."""
-        self.losses[len(self.sizes)].copy_(loss)
-        self.correct += correct
-        self.sizes.append(images)
-
-    def due(self) -> bool:
-        """Tell whether a second has passed since this last said yes."""
-        now = time.perf_counter()
-        if now - self.last_reading < self.SECONDS_BETWEEN_READINGS:
-            return False
-        self.last_reading = now
-        return True
-
-    def read(self) -> tuple[float, float, int | None]:
-        """Return the mean loss per image, the share classified right, and the first step whose loss is not finite.
-
-        The share is in training mode and with augmentation.
-        """
-        losses = self.losses[: len(self.sizes)].double().cpu()
-        images = sum(self.sizes)
-        broken = (~losses.isfinite()).nonzero()
-        loss = (losses * torch.tensor(self.sizes)).sum().item() / images
-        return loss, int(self.correct.item()) / images, int(broken[0]) if len(broken) else None
-
-    @property
-    def images_per_second(self) -> float:
-        return sum(self.sizes) / (time.perf_counter() - self.started)

@@ -229,7 +229,11 @@ def _descend(parameters: list[Tensor], updates: list[Tensor], lr: float | Tensor
 
 
 class MovingAverage:
-    """A copy of the network whose weights and statistics follow it: average = decay * average + (1 - decay) * new."""
+    """A copy of the network whose weights and statistics follow it: average = decay * average + (1 - decay) * new.
+
+    torch.optim.swa_utils.AveragedModel would copy its counter to the GPU in every step, which waits for the GPU, and
+    average batch norm's counter of batches.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = copy.deepcopy(model), decay

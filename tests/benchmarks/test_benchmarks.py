@@ -217,8 +217,7 @@ def test_overhead_of_the_train_stage_and_of_the_start(benchmark):
     for kind in ("startup", "mistake"):
         seconds = [found[f"{name}/seconds"] for name in (f"{kind}/download", "startup/torch")]
         assert found[f"{kind}/download"] == pytest.approx(seconds[0] / seconds[1], rel=1e-2)
-    assert (found["imports/download"], found["later_imports/download"]) == ([], [])
-    assert "heavy imports of download: none" in said
+        assert f"{seconds[0]:.2f}" in said
 
 
 def test_a_stage_that_fails_is_not_timed():

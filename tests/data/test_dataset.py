@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
-import pickle
+import pickle  # noqa: TID251  # to see it refused
 import shutil
 from fractions import Fraction
 

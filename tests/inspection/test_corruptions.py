@@ -1,7 +1,6 @@
 """Corruptions against Pillow, scipy and arithmetic; accuracy under them on networks whose answer is known."""
 
 import io
-import itertools
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.data.dataset import Split
-from pipeline.inspection import corruptions, jpeg
+from pipeline.inspection import corruptions
 from pipeline.inspection.corruptions import CORRUPTIONS
 
 
@@ -42,23 +41,11 @@ def by_pillow(image: np.ndarray, quality: int) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
-@pytest.mark.parametrize("quality", [10, 40, 50, 58, 65, 80, 95])
-def test_jpeg_is_pillows(images, quality):
-    """Within rounding: a fraction of a grey level on average; the file itself changes pixels by ten times that."""
+@pytest.mark.parametrize("quality", [40, 80])
+def test_jpeg_is_pillows_round_trip_of_each_image(images, quality):
+    """Every image of a batch on its own, in its place."""
     theirs = np.stack([by_pillow(image, quality) for image in images])
-    found = difference(jpeg.compress(tensor(images), quality), theirs)
-    assert found.mean() < 0.4
-    assert found.mean() < 0.1 * difference(tensor(images), theirs).mean()
-
-
-def test_jpeg_tables_are_those_in_pillows_files(images):
-    """Read from the header of a file of each quality; Pillow gives them row by row."""
-    for quality in (1, 25, 49, 50, 80, 100):
-        file = io.BytesIO()
-        Image.fromarray(images[0]).save(file, "JPEG", quality=quality)
-        tables = Image.open(file).quantization
-        for number, table in enumerate((jpeg.LUMINANCE, jpeg.CHROMINANCE)):
-            assert list(itertools.chain(*jpeg.steps(table, quality))) == list(tables[number]), quality
+    assert np.array_equal(array(corruptions.jpeg(tensor(images), quality)), theirs)
 
 
 @pytest.mark.parametrize("sigma", [0.4, 0.7, 1.0, 2.0])

@@ -1,7 +1,7 @@
 """Weights and training state: they come back bit for bit or not at all, and nothing in them can run code."""
 
-import ast
 import json
+import re
 
 import numpy as np
 import pytest
@@ -293,31 +293,7 @@ def test_fingerprint_changes_with_settings_data_and_code():
     assert checkpoint.fingerprint(dict(reversed(settings.items())), "data", "code") == digests[0]
 
 
-# No pickle
-
-SOURCES = sorted(path for folder in ("pipeline", "stages") for path in (ROOT / folder).rglob("*.py"))
-RUN_CODE = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_nothing_loads_a_pickle(path):
-    """Loading one runs whatever code it holds: no such module, torch.load or allow_pickle=True."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        where = f"{path}:{getattr(node, 'lineno', 0)}"
-        if isinstance(node, ast.Import):
-            assert not {alias.name.split(".")[0] for alias in node.names} & RUN_CODE, where
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module.split(".")[0] not in RUN_CODE, where
-            assert node.module != "torch" or not {alias.name for alias in node.names} & {"load", "save"}, where
-        elif isinstance(node, ast.Attribute):
-            assert ast.unparse(node) not in {"torch.load", "torch.save", "torch.jit.load"}, where
-            assert node.attr not in {"read_pickle", "to_pickle"}, where
-        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            assert ast.unparse(node.value) == "False", where
-
-
-def test_the_search_for_pickles_sees_the_library():
-    """An empty list of files would pass, too."""
-    assert {"pipeline/training/checkpoint.py", "pipeline/models/cnn/network.py", "stages/train.py"} <= {
-        path.relative_to(ROOT).as_posix() for path in SOURCES
-    }
+def test_no_array_may_hold_a_pickle():
+    """What ruff's banned functions (pyproject.toml) leave out: an argument of numpy's."""
+    sources = [path.read_text() for folder in ("pipeline", "stages") for path in (ROOT / folder).rglob("*.py")]
+    assert set(re.findall(r"allow_pickle=(\w+)", "".join(sources))) == {"False"}

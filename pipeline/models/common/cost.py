@@ -29,7 +29,6 @@ class LayerCost:
         backward_macs: as many as `macs` if its weights are trained, for their gradient, and as many again if
             something before it is trained, for the gradient of its input; products of two inputs (attention) have
             the gradients of both.
-        activation_bytes: of its output in the precision that it was computed in.
         forward_bytes: input read and output written; 0 for a layer that hands its input on.
         backward_bytes: gradient of the output read and the input read again, and the gradient of the input written
             if something before is trained; 0 if nothing up to here is trained.
@@ -43,7 +42,6 @@ class LayerCost:
     parameters: int
     macs: int
     backward_macs: int
-    activation_bytes: int
     forward_bytes: int
     backward_bytes: int
     weight_bytes: int
@@ -109,7 +107,6 @@ def _layer_cost(name: str, module: nn.Module, given: Tensor, output: Tensor, mac
         parameters=_trainable(module),
         macs=macs,
         backward_macs=macs * (trained + given.requires_grad),
-        activation_bytes=written,
         forward_bytes=0 if output is given else read + written,
         backward_bytes=(
             written + read * (1 + given.requires_grad) if output.requires_grad and output is not given else 0

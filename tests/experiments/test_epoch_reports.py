@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import TrainingError
-from pipeline.training import epoch_reports
+from pipeline.experiments import epoch_reports
 
 
 @pytest.fixture
