@@ -91,8 +91,10 @@ def mosaic(images: npt.NDArray[np.uint8], stage: Exciting, channel: int) -> npt.
 
 
 def _sees(field: Field, side: int) -> str:
-    whole = "\n(the whole image)" if field.size >= 2 * side else ""
-    return f"sees {field.size} x {field.size} px{whole}"
+    if field.is_whole(side):
+        return "sees the whole\nimage"
+    height, width = field.size
+    return f"sees {height} x {width} px"
 
 
 def _name(axes: Axes, text: str) -> None:

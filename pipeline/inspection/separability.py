@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.data.dataset import Split
 from pipeline.data.loader import batches
-from pipeline.inspection.feature_maps import watched
-from pipeline.inspection.receptive_field import Stage, stages
-from pipeline.models.common import numerics
+from pipeline.models.common import features, numerics
 
 Features = npt.NDArray[np.float32]
 """(N, C): for each image the mean of each channel over its feature map."""
@@ -40,13 +38,13 @@ def pooled(model: nn.Module, split: Split, *, batch_size: int, place: torch.devi
         InspectionError: the network has no feature maps.
     """
     model = numerics.ready(model, place)
-    parts = stages(model)
-    found: dict[str, list[Tensor]] = {part.name: [] for part in parts}
+    parts = features.stages(model)
+    found: dict[str, list[Tensor]] = {name: [] for name in parts}
 
-    def keep(part: Stage, output: Tensor) -> None:
-        found[part.name].append(output.float().mean((2, 3)).cpu())
+    def keep(name: str, output: Tensor) -> None:
+        found[name].append(output.float().mean((2, 3)).cpu())
 
-    with watched(parts, keep):
+    with features.watched(parts, keep):
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)
     return {name: torch.cat(values).numpy() for name, values in found.items()}
