@@ -6,7 +6,6 @@ is (H, W), in logits: what the pixels add to the score of one class, before soft
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occ
 from torch import Tensor, nn
 
 from pipeline.errors import InspectionError
+from pipeline.models.common import features
 from pipeline.models.common.layers import ACTIVATIONS
 
 Map = npt.NDArray[np.float32]
@@ -24,7 +24,7 @@ Method = Callable[[nn.Module, Tensor, int], Map]
 """From a network, an image and a class to a map."""
 
 FEATURES: tuple[type[nn.Module], ...] = (nn.Conv2d, *(type(make()) for make in ACTIVATIONS.values()))
-"""Layers whose outputs are feature maps, as long as they are (N, C, H, W)."""
+"""Layers whose outputs are feature maps, if they are (N, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,7 @@ def grad_cam(model: nn.Module, image: Tensor, label: int) -> Map:
     batch = image[None].float()
     layer = last_feature_layer(model, batch)
     if layer is None:
-        raise InspectionError(
-            "Grad-CAM: expected a network with a convolution, found none (an mlp has none); "
-            "explain another architecture, or read the other maps"
-        )
+        raise InspectionError("Grad-CAM: this network has no convolution whose outputs are feature maps (N, C, H, W)")
     coarse = LayerGradCam(model, layer).attribute(batch, label, relu_attributions=True)
     return _numpy(LayerAttribution.interpolate(coarse, image.shape[1:], "bilinear")[0, 0])
 
@@ -145,10 +142,13 @@ def rank_correlation(first: Map, second: Map) -> float | None:
     return float(scipy.stats.spearmanr(a, b).statistic)
 
 
+@torch.no_grad()
 def randomised(model: nn.Module, seed: int) -> nn.Module:
     """Return a copy of a network that has learned nothing: all its weights as PyTorch draws them by default.
 
-    Normalisation forgets its statistics, too; what was computed and not learned (the input's mean, whitening) stays.
+    Parameters of modules that cannot draw them (no `reset_parameters`: class tokens, positions, attention) have their
+    values shuffled, which keeps their distribution and destroys what was learned. Normalisation loses its statistics;
+    what was computed and not learned (the input's mean, whitening) stays.
     """
     device = next(model.parameters()).device
     blank = copy.deepcopy(model).cpu()  # drawn there, the weights are the same whatever the device
@@ -159,25 +159,24 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
             if callable(reset):
                 reset()
             else:
-                assert not list(module.parameters(recurse=False)), f"cannot draw the weights of {type(module)} anew"
+                for parameter in module.parameters(recurse=False):
+                    parameter.copy_(parameter.flatten()[torch.randperm(parameter.numel())].view_as(parameter))
     return blank.to(device).eval()
 
 
 @torch.no_grad()
 def last_feature_layer(model: nn.Module, batch: Tensor) -> nn.Module | None:
-    """Return the layer whose (N, C, H, W) output is computed last when a network runs; None if there is no such."""
-    found: list[nn.Module] = []
+    """Return the layer whose feature maps are computed last when a network runs; None if there is no such."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FEATURES)}
+    found: list[str] = []
 
-    def keep(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.dim() == 4:
-            found.append(layer)
+    def keep(name: str, output: Tensor) -> None:
+        if features.is_map(output):
+            found.append(name)
 
-    with ExitStack() as hooks:
-        for layer in model.modules():
-            if isinstance(layer, FEATURES):
-                hooks.enter_context(layer.register_forward_hook(keep))
+    with features.watched(layers, keep):
         model(batch)
-    return found[-1] if found else None
+    return layers[found[-1]] if found else None
 
 
 def _flat(image: Tensor, fill: Tensor) -> Tensor:

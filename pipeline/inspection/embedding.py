@@ -1,7 +1,7 @@
 """The space a network sorts images in: what its last layer is given, who is near whom, and a map of it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from pipeline.data.dataset import Images, Labels, Split
 from pipeline.data.loader import batches
 from pipeline.errors import InspectionError
+from pipeline.models.common.build import head
 
 Features = npt.NDArray[np.float32]
-"""(N, D): what goes into the last fully connected layer."""
+"""(N, D): inputs of the layer that gives the class scores, `head`."""
 
 COMPONENTS = 50
 """Principal components that t-SNE is given: less noise and less work, as its authors advise."""
@@ -44,23 +45,19 @@ def feature_batches(model: nn.Module, split: Split, *, batch_size: int, place: t
     """Yield a split's features, (B, D) float32 on `place`, in its order; the network is there and in evaluation mode.
 
     Raises:
-        InspectionError: the network has no fully connected layer.
+        InspectionError: the network has no `head`, see `pipeline.models.common.build`.
     """
+    last = head(model)
     given: list[Tensor] = []
 
-    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def keep(_head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         given[:] = inputs  # of one forward pass the last to come stays
 
-    with ExitStack() as hooks:
-        for layer in model.modules():
-            if isinstance(layer, nn.Linear):
-                hooks.enter_context(layer.register_forward_pre_hook(keep))
+    with last.register_forward_pre_hook(keep) if last else nullcontext():
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)
             if not given:
-                raise InspectionError(
-                    "features: expected a network that ends in a fully connected layer (torch.nn.Linear), found none"
-                )
+                raise InspectionError("features: expected a network with a `head` or a torch.nn.Linear, found neither")
             yield given.pop().flatten(1)
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import InspectionError
 from pipeline.inspection.convolution import EDGE_FILTERS, convolve
+from pipeline.models.common import features
+from pipeline.models.common.build import show_black_image
 from pipeline.models.common.layers import Normalize
-from pipeline.models.speednet.network import Whitening
 
 Filters = npt.NDArray[np.float64]
 """(F, 3, k, k) weights on grey levels of red, green and blue."""
@@ -84,28 +85,29 @@ class Chance:
 
 
 def first_layer(model: nn.Module) -> FirstLayer:
-    """Return the filters of a network's first convolution.
+    """Return the filters of the layer that sees the image: the first to run that has square ones on three channels.
+
+    They are its `weight`, or its buffer `filters` if they are computed. Without a `Normalize` in the network nothing
+    is taken off the image and nothing divides it: weights are on grey levels as they are.
 
     Raises:
-        InspectionError: there is none, or its filters are single pixels, which see no edge.
+        InspectionError: there is no such layer, or its filters are single pixels, which see no edge.
     """
-    (normalize,) = (module for module in model.modules() if isinstance(module, Normalize))
-    layers = (module for module in model.modules() if isinstance(module, nn.Conv2d | Whitening))
-    match next(layers, None):
-        case Whitening() as layer:
-            weights, learned = layer.filters, False
-        case nn.Conv2d() as layer:
-            weights, learned = layer.weight.detach(), True
-        case _:
-            name = type(model).__name__.lower()
-            raise InspectionError(f"model.arch: found {name}, which has no filters; expected cnn, resnet or speednet")
+    layers = {name: layer for name, layer in model.named_modules() if _filters_of(layer) is not None}
+    ran: list[str] = []
+    with features.watched(layers, lambda name, _output: ran.append(name)):
+        show_black_image(model)
+    weights = _filters_of(layers[ran[0]]) if ran else None
+    if weights is None:
+        raise InspectionError("this network has no first-layer filters: no layer has weights (F, 3, k, k)")
     if weights.shape[-1] == 1:
         raise InspectionError(
-            "the first layer's filters: found 1 x 1 px, which see no edges; expected at least 2 x 2 px "
-            "(model.cnn.kernel_size, model.speednet.patch)"
+            "the first layer's filters: found 1 x 1 px, which see no edges; expected at least 2 x 2 px"
         )
-    weights, mean, std = (tensor.cpu().double() for tensor in (weights, normalize.mean[0], normalize.std[0]))
-    return FirstLayer((weights / std).numpy(), mean.flatten().numpy(), learned)
+    normalize = next((module for module in model.modules() if isinstance(module, Normalize)), None)
+    mean, std = (normalize.mean[0], normalize.std[0]) if normalize else (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    filters, mean, std = (tensor.detach().cpu().double() for tensor in (weights, mean, std))
+    return FirstLayer((filters / std).numpy(), mean.flatten().numpy(), weights.requires_grad)
 
 
 def cosines(filters: Filters) -> npt.NDArray[np.float64]:
@@ -189,6 +191,20 @@ def summary(layer: FirstLayer, random: Chance) -> dict[str, float]:
         result[f"first_layer/{name}_random"] = float(drawn.mean())
         result[f"first_layer/{name}_p"] = p_value(value, drawn.mean(1))
     return result
+
+
+def _filters_of(layer: nn.Module) -> Tensor | None:
+    """Return the (F, 3, k, k) filters of a layer that has any."""
+    for name in ("weight", "filters"):
+        tensor = getattr(layer, name, None)
+        if (
+            isinstance(tensor, Tensor)
+            and tensor.ndim == 4
+            and tensor.shape[1] == 3
+            and tensor.shape[2] == tensor.shape[3]
+        ):
+            return tensor
+    return None
 
 
 def _unit(filters: Filters) -> npt.NDArray[np.float64]:

@@ -21,7 +21,7 @@ from pipeline.models.common import features
 from pipeline.models.common.build import show_black_image
 
 Spans = npt.NDArray[np.int64]
-"""(L, 2): for each row (or column) of a feature map the first row (column) of the image, and the one after the last."""
+"""(L, 2): the first row (or column) of the image for each of a feature map's, and the one after the last."""
 
 LARGER = 3 * IMAGE_SIDE // 2
 ROWS, COLUMNS = 2, 3
