@@ -2,9 +2,9 @@
 
 import itertools
 
+from pipeline.models.allconv.params import Params
 from torch import Tensor, nn
 
-from pipeline.models.allconv.params import Params
 from pipeline.models.common.layers import Normalize
 
 

@@ -1,9 +1,8 @@
 """A network that was written for another project: PyTorch's functions, and a scaling of its own."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from pipeline.models.foreign.params import Params
+from torch import Tensor, nn
 
 
 class Network(nn.Module):

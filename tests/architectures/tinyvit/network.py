@@ -1,11 +1,11 @@
 """A vision transformer (Dosovitskiy et al. 2021, https://arxiv.org/abs/2010.11929), in small."""
 
 import torch
+from pipeline.models.tinyvit.params import Params
 from torch import Tensor, nn
 
 from pipeline.config.section import IMAGE_SIDE
 from pipeline.models.common.layers import Normalize
-from pipeline.models.tinyvit.params import Params
 
 
 class Network(nn.Module):
