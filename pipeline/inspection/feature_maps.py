@@ -1,4 +1,4 @@
-"""What the stages of a convolutional network answer: to one image, and to which images most."""
+"""Feature maps of a network's stages: for one image, and the images that activate each channel most."""
 
 from dataclasses import dataclass
 
@@ -30,19 +30,19 @@ class FeatureMaps:
 
 @dataclass(frozen=True)
 class Exciting:
-    """The images, and the places in them, to which each channel of one stage answers most.
+    """The images, and the positions in them, that activate each channel of one stage most.
 
-    Of each image only the place with the highest answer counts, so those of a channel are of different images. Of
-    equal answers the first image comes first, and in an image the place that is first row by row.
+    Of each image only the position with the highest value counts, so the patches of a channel are from different
+    images. Of equal values the first image comes first, and in an image the first position row by row.
 
     Attributes:
         name: of the stage.
-        field: the pixels that one place depends on.
+        field: the receptive field.
         answers: (C, K) float32, the highest first.
-        images: (C, K) int64, indices in the split.
+        images: (C, K) int64, indices into the split.
         places: (C, K, 2) int64, row and column in the feature map.
-        distinctness: (C,) float64, by how many standard deviations of all images' highest answers the mean of the K
-            lies above their mean; 0 for a channel that answers the same to all.
+        distinctness: (C,) float64, z-score of the mean of the K highest values among the highest values of all images;
+            0 for a channel with the same value for all.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Exciting:
     distinctness: npt.NDArray[np.float64]
 
     def most_distinct(self, count: int) -> npt.NDArray[np.int64]:
-        """Return the channels whose K answers stand out most from those to all images, the clearest first."""
+        """Return the channels with the highest distinctness, the highest first."""
         return np.argsort(-self.distinctness, kind="stable")[:count]
 
 
@@ -77,7 +77,7 @@ def feature_maps(model: nn.Module, image: npt.NDArray[np.uint8]) -> list[Feature
 def exciting(
     model: nn.Module, split: Split, *, batch_size: int, place: torch.device, count: int = 9
 ) -> list[Exciting]:
-    """Find the images of a split that excite each channel of every stage most, after Zeiler & Fergus 2014.
+    """Find the images of a split that activate each channel of every stage most, after Zeiler & Fergus 2014.
 
     Source: https://arxiv.org/abs/1311.2901, section 4. Memory grows with `batch_size`, not with the split.
 
@@ -123,7 +123,7 @@ def seen(image: npt.NDArray[np.uint8], box: tuple[int, int, int, int], *, fill: 
 
 
 class _Best:
-    """The highest answers so far of each channel of one stage."""
+    """The highest values so far of each channel of one stage."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -132,7 +132,7 @@ class _Best:
         self.moments: list[Tensor] = []  # sum and sum of squares of all images' highest answers: (C,) float64
 
     def add(self, output: Tensor) -> None:
-        """Take in the (N, C, H, W) output for the next N images."""
+        """Add the (N, C, H, W) output for the next N images."""
         self.width = output.shape[3]
         answers, positions = (values.cpu() for values in output.float().flatten(2).max(2))  # the first of equals
         images = torch.arange(self.seen, self.seen + len(output))[:, None].expand_as(positions)

@@ -1,8 +1,8 @@
-"""What JPEG loses, for whole batches on any device: compression and decompression without the lossless part between.
+"""Lossy JPEG compression and decompression of whole batches on any device; the lossless coding is left out.
 
 After the baseline process of ITU-T T.81 (1992) and the choices of libjpeg, which Pillow uses: YCbCr as in JFIF,
 chroma at half the resolution (4:2:0) and interpolated linearly when decoded, the tables of T.81's annex K scaled by a
-quality. The lossless coding of the coefficients changes no pixel and is left out.
+quality. The lossless coding of the coefficients changes no pixel.
 """
 
 import math

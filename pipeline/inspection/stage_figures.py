@@ -1,4 +1,4 @@
-"""The pictures of the inspect stage: what corruptions and shifts cost, and what the activation layers do."""
+"""Figures of the inspect stage: robustness to corruptions and shifts, activity of activation layers."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def corruption_curves(
     Args:
         clean: accuracy on the same images as they are.
         image: (H, W, 3) uint8.
-        examples: that image under every corruption as `corruptions.examples` returns it.
+        examples: that image under every corruption, as `corruptions.examples` returns it.
     """
     severities = examples.shape[1]
     mean = corruptions.summary(rows)["inspect/corruption_accuracy"]
@@ -88,7 +88,7 @@ def layer_activity(path: Path, rows: Sequence[units.Row], images: int) -> None:
     In a network with activations of both kinds it is dead units, and no bar for layers that cannot have any.
 
     Args:
-        images: how many the network was shown.
+        images: number of images.
     """
     names = [f"{row['layer']} ({row['units']})" for row in rows]
     measure = "dead" if any(row["dead"] != "" for row in rows) else "saturated"
@@ -130,7 +130,7 @@ def _colours() -> dict[str, str]:
 
 
 def _heat_map(axes: Axes, values: npt.NDArray[np.float64], lowest: float) -> AxesImage:
-    """Draw shares as colours with a number in each field, if there is room for it."""
+    """Draw shares as colours, with the number in each cell if there is room for it."""
     image = axes.imshow(values, cmap="viridis", vmin=lowest, vmax=1)
     axes.grid(visible=False)
     if len(values) <= MOST_NUMBERS:
