@@ -1,1 +1,1 @@
-"""`python -m pipeline explain`: why a network gave this answer for this image."""
+"""`python -m pipeline explain`: explain one prediction of a network."""

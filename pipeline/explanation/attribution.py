@@ -1,12 +1,11 @@
-"""Which pixels a class's score rests on: three maps of it, and a check that they show what the network has learned.
+"""Attribution maps of a class's score by three methods, and a sanity check against random networks.
 
 Images are (3, H, W) tensors in grey levels (0..255) on the network's device; networks are in evaluation mode. A map
-is (H, W), in logits: what the pixels add to the score of one class, before softmax.
+is (H, W), in logits: the contribution of each pixel to the score of one class, before softmax.
 """
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occ
 from torch import Tensor, nn
 
 from pipeline.errors import InspectionError
+from pipeline.models.common import features
 from pipeline.models.common.layers import ACTIVATIONS
 
 Map = npt.NDArray[np.float32]
@@ -24,17 +24,17 @@ Method = Callable[[nn.Module, Tensor, int], Map]
 """From a network, an image and a class to a map."""
 
 FEATURES: tuple[type[nn.Module], ...] = (nn.Conv2d, *(type(make()) for make in ACTIVATIONS.values()))
-"""Layers whose outputs are feature maps, as long as they are (N, C, H, W)."""
+"""Layers whose outputs are feature maps, if they are (N, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class Sanity:
-    """How much a map resembles those of networks of the same layout that have learned nothing.
+    """The similarity of a map to those of random networks of the same layout.
 
     Attributes:
         correlations: Spearman's, -1..1, of the map's absolute values with each random network's. Near 1, the map
-            shows the image or the layout, not what the network has learned. Where one of the two maps is the same
-            everywhere there is none, so there may be fewer than networks.
+            shows the image or the layout, not what the network has learned. Constant maps have no correlation, so there
+            may be fewer than networks.
         example: the map of the first random network.
     """
 
@@ -49,7 +49,7 @@ class Sanity:
 
 
 def grad_cam(model: nn.Module, image: Tensor, label: int) -> Map:
-    """Weight the last feature maps by the class's mean gradient, add them up, keep what speaks for the class.
+    """Weight the last feature maps by the class's mean gradient, sum them, keep the positive part (Grad-CAM).
 
     Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391. The maps are those of the last activation (or
     convolution) in which pixels have places, so before the last pooling; bilinear interpolation gives them the
@@ -62,10 +62,7 @@ def grad_cam(model: nn.Module, image: Tensor, label: int) -> Map:
     batch = image[None].float()
     layer = last_feature_layer(model, batch)
     if layer is None:
-        raise InspectionError(
-            "Grad-CAM: expected a network with a convolution, found none (an mlp has none); "
-            "explain another architecture, or read the other maps"
-        )
+        raise InspectionError("Grad-CAM: this network has no convolution whose outputs are feature maps (N, C, H, W)")
     coarse = LayerGradCam(model, layer).attribute(batch, label, relu_attributions=True)
     return _numpy(LayerAttribution.interpolate(coarse, image.shape[1:], "bilinear")[0, 0])
 
@@ -73,7 +70,7 @@ def grad_cam(model: nn.Module, image: Tensor, label: int) -> Map:
 def occlusion(
     model: nn.Module, image: Tensor, label: int, *, fill: Tensor, side: int = 8, stride: int = 2, batch_size: int = 64
 ) -> Map:
-    """Cover the image piece by piece: by how much does the class's score fall?
+    """Measure by how much the class's score falls when parts of the image are covered (occlusion).
 
     Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901. A pixel's value is the mean over all squares that cover
     it; below 0 the score rises when it is covered.
@@ -98,7 +95,7 @@ def occlusion(
 def integrated_gradients(
     model: nn.Module, image: Tensor, label: int, *, fill: Tensor, steps: int = 64, batch_size: int = 64
 ) -> Map:
-    """Share the score out among the pixels, along the way from an image of one colour to this one.
+    """Distribute the score over the pixels, along the line from an image of one colour to this one.
 
     Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365: (image - baseline) times the mean gradient on the
     straight line between them, by Gauss-Legendre quadrature, summed over the colours. The map adds up to the
@@ -117,7 +114,7 @@ def integrated_gradients(
 
 @torch.no_grad()
 def score_above(model: nn.Module, image: Tensor, label: int, *, fill: Tensor) -> float:
-    """Return by how much an image's score is above that of an image of one colour: what must be shared out."""
+    """Return an image's score minus that of an image of one colour: what integrated gradients distribute."""
     score, baseline = model(torch.cat([image[None].float(), _flat(image, fill)]))[:, label].tolist()
     return float(score - baseline)
 
@@ -138,17 +135,20 @@ def sanity(
 
 
 def rank_correlation(first: Map, second: Map) -> float | None:
-    """Return Spearman's correlation (-1..1) of two maps' absolute values; None if one is the same everywhere."""
+    """Return Spearman's correlation (-1..1) of two maps' absolute values; None if one is constant."""
     a, b = np.abs(first).ravel(), np.abs(second).ravel()
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
     return float(scipy.stats.spearmanr(a, b).statistic)
 
 
+@torch.no_grad()
 def randomised(model: nn.Module, seed: int) -> nn.Module:
     """Return a copy of a network that has learned nothing: all its weights as PyTorch draws them by default.
 
-    Normalisation forgets its statistics, too; what was computed and not learned (the input's mean, whitening) stays.
+    Parameters of modules that cannot draw them (no `reset_parameters`: class tokens, positions, attention) have their
+    values shuffled, which keeps their distribution and destroys what was learned. Normalisation loses its statistics;
+    what was computed and not learned (the input's mean, whitening) stays.
     """
     device = next(model.parameters()).device
     blank = copy.deepcopy(model).cpu()  # drawn there, the weights are the same whatever the device
@@ -159,25 +159,24 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
             if callable(reset):
                 reset()
             else:
-                assert not list(module.parameters(recurse=False)), f"cannot draw the weights of {type(module)} anew"
+                for parameter in module.parameters(recurse=False):
+                    parameter.copy_(parameter.flatten()[torch.randperm(parameter.numel())].view_as(parameter))
     return blank.to(device).eval()
 
 
 @torch.no_grad()
 def last_feature_layer(model: nn.Module, batch: Tensor) -> nn.Module | None:
-    """Return the layer whose (N, C, H, W) output is computed last when a network runs; None if there is no such."""
-    found: list[nn.Module] = []
+    """Return the layer whose feature maps are computed last when a network runs; None if there is no such."""
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FEATURES)}
+    found: list[str] = []
 
-    def keep(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.dim() == 4:
-            found.append(layer)
+    def keep(name: str, output: Tensor) -> None:
+        if features.is_map(output):
+            found.append(name)
 
-    with ExitStack() as hooks:
-        for layer in model.modules():
-            if isinstance(layer, FEATURES):
-                hooks.enter_context(layer.register_forward_hook(keep))
+    with features.watched(layers, keep):
         model(batch)
-    return found[-1] if found else None
+    return layers[found[-1]] if found else None
 
 
 def _flat(image: Tensor, fill: Tensor) -> Tensor:

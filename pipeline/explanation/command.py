@@ -1,4 +1,4 @@
-"""One prediction explained, and the network it comes from: findings in words, pictures, a page of both."""
+"""The explain command: findings, figures and a page on one prediction and its network."""
 
 import mimetypes
 import warnings
@@ -35,7 +35,7 @@ PARTS: dict[str, Callable[[Subject, Path], Section]] = {
     "confusions": explain_sections.confused,
     "suspicious labels": explain_sections.suspicious,
 }
-"""The sections in the order of the page, by what they are about; each draws its picture in the folder it is given."""
+"""The sections by topic, in the order of the page; each draws its figure in a folder."""
 
 CHUNK = 4 * BATCH_SIZE
 """Test images between two advances of the progress bar."""
@@ -50,7 +50,7 @@ def run(model: Path, data: Path, out: Path, wanted: Path | int, *, seed: int) ->
         seed: of the random networks, random filters and the map.
 
     Raises:
-        CheckpointError, DatasetError: there is no network, or there are no images.
+        CheckpointError, DatasetError: the model or the dataset is missing or damaged.
         ExplanationError: there is no such image, or the network is for other classes.
     """
     with gpu_lock.claim("auto"):
@@ -90,7 +90,7 @@ def _subject(model: Path, data: Path, wanted: Path | int, seed: int) -> Subject:
     place = device.choose("auto")
     predict = partial(inference.predict, saved.model, batch_size=BATCH_SIZE, place=place)
     parts = []
-    with stage.bar("looking at test images", len(test)) as advance:
+    with stage.bar("predicting test images", len(test)) as advance:
         for start in range(0, len(test), CHUNK):
             chosen = slice(start, start + CHUNK)
             parts.append(predict(Split(test.images[chosen], test.labels[chosen])))
@@ -100,7 +100,7 @@ def _subject(model: Path, data: Path, wanted: Path | int, seed: int) -> Subject:
 
 
 def _alone(image: Images) -> Split:
-    """Return a split of one image; its label is never looked at."""
+    """Return a split of one image; its label is not used."""
     return Split(image[None], np.zeros(1, np.uint8))
 
 
@@ -110,7 +110,7 @@ def _read(path: Path) -> Images:
         found = image_files.read(str(path), IMAGE_SIDE, 3, resample="lanczos", stretch=False)
     if isinstance(found, image_files.Unreadable):
         raise ExplanationError(f"{found.name}: {found.reason}; --image expects an image file")
-    return found.pixels.copy()  # Pillow's are read-only, of which torch warns
+    return found.pixels.copy()  # Pillow's arrays are read-only, which torch warns about
 
 
 def _page(subject: Subject, sections: dict[str, Section], left_out: list[str]) -> str:

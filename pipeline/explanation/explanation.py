@@ -1,4 +1,4 @@
-"""What an explanation is of, and what it is made of."""
+"""The subject of an explanation and its sections."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ BATCH_SIZE = 250
 
 @dataclass(frozen=True)
 class Subject:
-    """The image to explain, and all that explaining needs.
+    """The image to explain, its network and the data.
 
     Attributes:
-        name: what the image is called, e.g. "test image 0".
+        name: of the image, e.g. "test image 0".
         image: (32, 32, 3) uint8.
-        label: its class, if that is known.
-        probs: (C,) what the network says of it.
-        test_probs: (N, C) what it says of the test split.
+        label: its class, if known.
+        probs: (C,) predicted for it.
+        test_probs: (N, C) predicted for the test split.
         saved: the network, on `place`.
         data: train and test split.
     """
@@ -45,7 +45,7 @@ class Subject:
 
     @property
     def network(self) -> Network:
-        """The network, and the test split that it is looked at with."""
+        """The network with the test split and its predictions."""
         test, probs = self.data["test"], self.test_probs
         return Network(self.saved.model, self.classes, test, probs, BATCH_SIZE, self.place, self.seed)
 
@@ -56,7 +56,7 @@ class Subject:
 
     @property
     def rival(self) -> int:
-        """The class it should have been, or if that is the predicted one or not known, the next probable."""
+        """The label, or if that is the predicted class or unknown, the second most probable class."""
         if self.label is not None and self.label != self.predicted:
             return self.label
         return int(np.argsort(-self.probs, kind="stable")[1])
@@ -64,7 +64,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a picture, how to read it, and what it says in a line or more."""
+    """A section of the page: a figure, its caption, and findings of a line each."""
 
     title: str
     caption: str

@@ -1,4 +1,4 @@
-"""The pictures of an explanation of what a network says of one image. Images are uint8 RGB."""
+"""Figures of an explanation. Images are uint8 RGB."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from pipeline.inspection.learned_figures import bare, page, show
 from pipeline.plotting import BLUE, ORANGE, PALE, headline, saved
 
 STRONGEST = 99.0
-"""Percentile of a map's absolute values at which its colours end: a single pixel must not make all others pale."""
+"""Percentile of a map's absolute values at which its colours end: so a single pixel does not make all others pale."""
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """A method's map for one image and class, and how it compares with those of random networks."""
+    """A method's map for one image and class, with its sanity check."""
 
     name: str
     map: Map
@@ -53,7 +53,7 @@ def prediction(path: Path, image: Images, probs: Probs, classes: Sequence[str], 
 
 
 def attributions(path: Path, image: Images, found: Sequence[Attribution], name: str) -> None:
-    """Draw each method's map for one class beside the image, what it leaves of the image, and a random network's map.
+    """Draw each method's map for one class beside the image, the image masked by it, and a random network's map.
 
     Args:
         image: (H, W, 3); name: of the class.
@@ -82,7 +82,7 @@ def attributions(path: Path, image: Images, found: Sequence[Attribution], name: 
 
 
 def neighbours(path: Path, image: Images, nearest: Images, captions: Sequence[str], title: str) -> None:
-    """Draw an image, and after it its nearest training images (N, H, W, 3) with a caption each."""
+    """Draw an image and its nearest training images (N, H, W, 3) with a caption each."""
     page(path, np.concatenate([image[None], nearest]), ("the image\n", *captions), title)
 
 
@@ -100,7 +100,7 @@ def _draw_map(axes: Axes, values: Map) -> AxesImage:
 
 
 def _lit(image: Images, values: Map) -> npt.NDArray[np.float64]:
-    """Return an image (0..1) that is dark but for what a map's positive values light up."""
+    """Return an image (0..1) whose brightness is scaled by a map's positive values."""
     light = np.sqrt(np.clip(values / _limit(values), 0, 1))  # the root, as half the light looks like almost none
     lit: npt.NDArray[np.float64] = (0.15 + 0.85 * light[..., None]) * image / 255
     return lit

@@ -1,4 +1,4 @@
-"""Sections of an explanation on the way from pixels to features: what convolutions do, and what they answer to."""
+"""Sections of an explanation on convolutions, first-layer filters and feature maps."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from pipeline.inspection import (
 
 SHOWN_FILTER = "Sobel vertical"
 WALK_SIDE = 7
-"""Pixels along each side of the section that a filter is seen to walk over: 25 steps of 3 x 3 px."""
+"""Side in pixels of the section that a filter is shown on: 25 steps of 3 x 3 px."""
 
 
 def convolved(subject: Subject, out: Path) -> Section:
-    """A filter's way over a part of the image."""
+    """A convolution of a part of the image, step by step."""
     kernel = convolution.EDGE_FILTERS[SHOWN_FILTER]
     part = convolution.liveliest(convolution.grey(subject.image), kernel, WALK_SIDE)
     walk = convolution.walk(part, kernel)
@@ -41,7 +41,7 @@ def convolved(subject: Subject, out: Path) -> Section:
 
 
 def edges(subject: Subject, out: Path) -> Section:
-    """What edge filters answer to the image, and the network's filters that are most like them."""
+    """Outputs of edge filters for the image, and of the network's most similar filters."""
     layer = filters.first_layer(subject.saved.model)
     matches = filters.nearest(layer.filters)
     picture = out / "edges.png"
@@ -59,7 +59,7 @@ def edges(subject: Subject, out: Path) -> Section:
 
 
 def first_layer(subject: Subject, out: Path) -> Section:
-    """All filters of the first layer, and whether they are more than chance."""
+    """The first-layer filters, tested against random filters."""
     picture = out / "first_layer.png"
     found = learned.first_layer(subject.network, picture)
     return Section(
@@ -91,7 +91,7 @@ def by_depth(subject: Subject, out: Path) -> Section:
 
 
 def exciting(subject: Subject, out: Path) -> Section:
-    """The parts of test images that excite channels most."""
+    """The patches of test images that activate channels most."""
     picture = out / "patches.png"
     found = learned.patches(subject.network, picture)
     (said,) = found.findings

@@ -1,4 +1,4 @@
-"""Sections of an explanation on an answer, what it rests on, and which other images the network sees so."""
+"""Sections of an explanation on the prediction, its attribution, similar images and errors."""
 
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ TOP = 5
 RANDOM_NETWORKS = 5
 NEIGHBOURS = 15
 TRAINING_IMAGES = 15_000
-"""Among which the neighbours are looked for: in a third of CIFAR-10, so that this takes seconds without a GPU."""
+"""Training images searched for neighbours: a third of CIFAR-10, so that this takes seconds without a GPU."""
 
 HOW_TO_READ = {
     "Grad-CAM": "Grad-CAM weights the last feature maps by how much each raises the score: coarse, and it shows only "
@@ -27,7 +27,7 @@ HOW_TO_READ = {
     "how much the score falls.",
     "integrated gradients": "Integrated gradients share the score out among the pixels.",
 }
-"""What a caption says of each method."""
+"""The caption of each method."""
 
 
 def prediction(subject: Subject, out: Path) -> Section:
@@ -49,7 +49,7 @@ def prediction(subject: Subject, out: Path) -> Section:
 
 
 def evidence(subject: Subject, out: Path) -> Section:
-    """What the score of the predicted class rests on."""
+    """Attribution of the score of the predicted class."""
     name = subject.classes[subject.predicted]
     found, findings, exactness = _attributions(subject, subject.predicted)
     picture = out / "attribution.png"
@@ -67,7 +67,7 @@ def evidence(subject: Subject, out: Path) -> Section:
 
 
 def evidence_for_rival(subject: Subject, out: Path) -> Section:
-    """What the score of the class it should have been, or nearly was, rests on."""
+    """Attribution of the score of the label, or of the second most probable class."""
     name = subject.classes[subject.rival]
     found, findings, exactness = _attributions(subject, subject.rival)
     picture = out / "attribution_rival.png"
@@ -78,7 +78,7 @@ def evidence_for_rival(subject: Subject, out: Path) -> Section:
 
 
 def _attributions(subject: Subject, label: int) -> tuple[list[Attribution], tuple[str, ...], str]:
-    """Return the maps for a class, what each says in a line, and how exact integrated gradients are."""
+    """Return the maps for a class, a finding for each, and a sentence on the completeness of integrated gradients."""
     model, name = subject.saved.model, subject.classes[label]
     image = torch.from_numpy(subject.image).to(subject.place).permute(2, 0, 1)
     fill = torch.tensor(subject.saved.metadata.mean, device=subject.place)
@@ -89,7 +89,7 @@ def _attributions(subject: Subject, label: int) -> tuple[list[Attribution], tupl
         "integrated gradients": integrated,
     }
     found, findings = [], []
-    with stage.bar("asking random networks", len(methods)) as advance:
+    with stage.bar("sanity checks on random networks", len(methods)) as advance:
         for method_name, method in methods.items():
             try:
                 trained = method(model, image, label)
@@ -113,7 +113,7 @@ def neighbours(subject: Subject, out: Path) -> Section:
     """The training images with the most similar features."""
     classes, name = subject.classes, subject.classes[subject.predicted]
     train = first(subject.data["train"], TRAINING_IMAGES)
-    with stage.bar("looking at training images", len(train)) as advance:
+    with stage.bar("predicting training images", len(train)) as advance:
         cosines = embedding.similarity(
             subject.saved.model,
             subject.image,
@@ -146,7 +146,7 @@ def neighbours(subject: Subject, out: Path) -> Section:
 
 
 def place(subject: Subject, out: Path) -> Section:
-    """All classes in the plane, and the image among them."""
+    """The embedding of the test images and of the image."""
     picture = out / "embedding.png"
     found = learned.map_of_classes(subject.network, picture, subject.image)
     return Section(
@@ -160,7 +160,7 @@ def place(subject: Subject, out: Path) -> Section:
 
 
 def confused(subject: Subject, out: Path) -> Section:
-    """The classes that are mixed up most."""
+    """The pairs of classes that are confused most often."""
     picture = out / "confusions.png"
     found = learned.confused(subject.network, picture)
     return Section(
@@ -173,7 +173,7 @@ def confused(subject: Subject, out: Path) -> Section:
 
 
 def suspicious(subject: Subject, out: Path) -> Section:
-    """The test labels that the network's answers speak against."""
+    """The test labels that are likely wrong."""
     picture = out / "label_errors.png"
     found = learned.suspicious(subject.network, picture)
     return Section(

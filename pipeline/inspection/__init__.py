@@ -1,1 +1,1 @@
-"""A look inside a trained network: what it detects, what its answers rest on, where it errs, what it can stand."""
+"""The inspect stage: robustness, activity of layers, learned features and errors of a trained network."""

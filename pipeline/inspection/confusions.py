@@ -1,4 +1,4 @@
-"""The pairs of classes that a network mixes up most, with the images it happens to."""
+"""The pairs of classes that a network confuses most often, with the images that it confuses."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from pipeline.evaluation.inference import Probs
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes that are taken for one another.
+    """Two classes that are confused with each other.
 
     Attributes:
         first, second: the classes; more images of the first are taken for the second than the other way round.
         counts: images of the first taken for the second, and of the second taken for the first.
-        indices: of all these images, those first of which the network is surest.
+        indices: of all these images, by descending confidence.
     """
 
     first: int
@@ -27,7 +27,7 @@ class Pair:
 
 
 def most_confused(probs: Probs, labels: Labels, count: int) -> list[Pair]:
-    """Return up to `count` pairs of classes by the number of images taken for the other class, most first.
+    """Return up to `count` pairs of classes by the number of images classified as the other class, most first.
 
     Args:
         probs: (N, C); labels: (N,) uint8 of 0..C - 1.

@@ -1,4 +1,4 @@
-"""The operation that gives convolutional networks their name, one position at a time, and the classic edge filters."""
+"""The convolution operation, position by position, and the classic edge filters."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ edge, or below a horizontal one.
 
 @dataclass(frozen=True)
 class Walk:
-    """What a filter does at each position of a section of an image, row by row.
+    """A filter's products and sums at each position of a section of an image, row by row.
 
     Attributes:
         section: (H, W) float32, what the filter slides over.
@@ -59,9 +59,9 @@ def grey(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def convolve(image: Numbers, kernels: Numbers) -> Array:
-    """Apply filters where they lie wholly inside an image, as the layers of our networks do but for their padding.
+    """Apply filters to an image without padding.
 
-    Like everywhere in the field, the filters are not turned over: a mathematician calls this a cross-correlation.
+    As everywhere in deep learning, filters are not flipped: mathematically, this is a cross-correlation.
 
     Args:
         image: (H, W) grey levels or (H, W, C) channels last.
@@ -77,7 +77,7 @@ def convolve(image: Numbers, kernels: Numbers) -> Array:
 
 
 def walk(section: Numbers, kernel: Array) -> Walk:
-    """Return each step of a (k, k) filter's way over an (H, W) section of an image."""
+    """Apply a (k, k) filter to an (H, W) section of an image and keep each step."""
     pixels = section.astype(np.float32)
     side = len(kernel)
     patches = F.unfold(torch.from_numpy(pixels)[None, None], side)[0].T.reshape(-1, side, side).numpy()
@@ -85,9 +85,9 @@ def walk(section: Numbers, kernel: Array) -> Walk:
 
 
 def liveliest(image: Numbers, kernel: Array, side: int) -> Numbers:
-    """Return the (side, side) section of an (H, W) image where the filter's answers differ most: a good one to show.
+    """Return the (side, side) section of an (H, W) image with the highest variance of a filter's outputs, to show it.
 
-    They differ by their variance over the positions of the filter inside the section; of equals the first is taken.
+    The variance is over the positions of the filter inside the section; the first of equals is taken.
     """
     answers = torch.from_numpy(convolve(image, kernel[None])).double()
     window = side - len(kernel) + 1

@@ -1,4 +1,4 @@
-"""Pictures of a convolution: a filter on its way over a section of an image, moving or at rest."""
+"""Figures of a convolution: a filter applied to a section of an image, animated or one step."""
 
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -19,7 +19,7 @@ from pipeline.inspection.convolution import Walk
 from pipeline.plotting import ORANGE, saved, styled
 
 SIGNED = "PuOr_r"
-"""Colours of numbers with a sign: purple below 0, white at 0, orange above, which the colour-blind tell apart, too."""
+"""Colour map of signed numbers: purple below 0, white at 0, orange above; safe for colour-blind readers."""
 
 SIZE = (10.2, 3.9)
 STEP_MS, END_MS = 700, 3000
@@ -27,7 +27,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def walk_step(path: Path, walk: Walk, name: str, step: int) -> None:
-    """Draw one step of a filter's way, counted from 0, with the part of the feature map that is known by then.
+    """Draw one step of a convolution, counted from 0, with the part of the feature map computed by then.
 
     Args:
         walk: over grey levels, 0..255.
@@ -41,12 +41,12 @@ def walk_step(path: Path, walk: Walk, name: str, step: int) -> None:
 
 
 def walk_animation(path: Path, walk: Walk, name: str) -> None:
-    """Write a filter's way as an animated GIF; the same bytes for the same walk, under 1 MB up to 9 x 9 px.
+    """Write a convolution as an animated GIF; the same bytes for the same walk, under 1 MB up to 9 x 9 px.
 
     Args:
         walk, name: as for `walk_step`.
     """
-    with styled(SIZE) as figure, stage.bar("drawing a filter's way", walk.sums.size) as advance:
+    with styled(SIZE) as figure, stage.bar("drawing a convolution", walk.sums.size) as advance:
         canvas: Any = FigureCanvasAgg(figure)  # has no types
         panels = _Panels(figure, walk, name)
         for artist in panels.moving:
@@ -64,7 +64,7 @@ def walk_animation(path: Path, walk: Walk, name: str) -> None:
                 figure.draw_artist(artist)
             frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
             advance(1)
-    # One palette for all frames, that of the last, which has all colours: with palettes of their own they flicker.
+    # One palette for all frames, that of the last, which has all colours: frames with their own palettes flicker.
     palette = frames[-1].quantize()
     first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
     durations = [STEP_MS] * len(others) + [END_MS]
@@ -76,7 +76,7 @@ class _Panels:
     """Section, filter, products and feature map side by side.
 
     Attributes:
-        moving: what `show` brings to a step; all else stays.
+        moving: artists that `show` updates; all others stay.
     """
 
     def __init__(self, figure: Figure, walk: Walk, name: str) -> None:

@@ -1,4 +1,4 @@
-"""How much accuracy is left when images are noisy, blurred, faded, compressed or turned.
+"""Accuracy on corrupted images: noise, blur, low contrast, JPEG compression, rotation.
 
 After Hendrycks & Dietterich 2019 (https://arxiv.org/abs/1903.12261): kinds of corruption in five severities each that
 a network has never been trained on. Strengths are those of its CIFAR-10-C, made for images of 32 x 32 pixels; rotation
@@ -27,11 +27,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way to damage images.
+    """A corruption of images.
 
     Attributes:
         strengths: of the severities 1 to 5.
-        measure: what the strengths are, for people.
+        measure: unit of the strengths, for display.
         apply: (N, 3, H, W) uint8 images, a strength and a random generator on the CPU to images of the same form on
             the same device. Random numbers are drawn image by image: the result does not depend on how images are
             batched, as long as they come in order.
@@ -62,7 +62,7 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def contrast(images: Tensor, share: float) -> Tensor:
-    """Leave a share of each pixel's distance from its image's mean colour."""
+    """Reduce each pixel's distance from its image's mean colour to a share of it."""
     values = images.float()
     mean = values.mean((2, 3), keepdim=True)
     return _grey_levels(mean + share * (values - mean))
@@ -83,13 +83,13 @@ def jpeg(images: Tensor, quality: int) -> Tensor:
 
 
 def rotation(images: Tensor, degrees: float, rng: torch.Generator) -> Tensor:
-    """Turn each image about its centre, at random to the left or right."""
+    """Rotate each image about its centre, at random to the left or right."""
     turns = torch.randint(0, 2, (len(images),), generator=rng) * 2 - 1
     return rotate(images, degrees * turns)
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn (N, 3, H, W) uint8 images by (N,) degrees, positive ones to the left; corners show reflections.
+    """Rotate (N, 3, H, W) uint8 images by (N,) degrees, positive ones to the left; corners are filled by reflection.
 
     Values between pixels are interpolated linearly; reflections do not repeat the edge pixel, as in augmentation.
     """
@@ -114,13 +114,13 @@ CORRUPTIONS: dict[str, Corruption] = {
 """Corruptions by name, in the order of tables and figures."""
 
 EVALUATIONS = sum(len(corruption.strengths) for corruption in CORRUPTIONS.values())
-"""How often `measure` has the network look at all images."""
+"""Evaluations of all images that `measure` makes."""
 
 
 def damaging(name: str, severity: int, seed: int) -> Callable[[Tensor], Tensor]:
-    """Return what applies a corruption of severity 1..5 to the batches of a split, given to it in their order.
+    """Return a function that applies a corruption of severity 1..5 to the batches of a split, in their order.
 
-    Every severity draws the same random numbers: more severe noise is the same noise, only stronger.
+    All severities draw the same random numbers: more severe noise is the same noise, scaled.
     """
     corruption = CORRUPTIONS[name]
     rng = augment.generator(seed, 0, f"corruption {name}")
@@ -150,7 +150,7 @@ def measure(
 
     Args:
         seed: of the noise and of the directions of rotation.
-        advance: told after each evaluation that one more is done.
+        advance: called with 1 after each evaluation.
     """
     rows: list[Row] = []
     for name, corruption in CORRUPTIONS.items():

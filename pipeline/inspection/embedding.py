@@ -1,7 +1,7 @@
-"""The space a network sorts images in: what its last layer is given, who is near whom, and a map of it."""
+"""The embedding of images: features before the last layer, nearest neighbours, and two-dimensional maps."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from pipeline.data.dataset import Images, Labels, Split
 from pipeline.data.loader import batches
 from pipeline.errors import InspectionError
+from pipeline.models.common.build import head
 
 Features = npt.NDArray[np.float32]
-"""(N, D): what goes into the last fully connected layer."""
+"""(N, D): inputs of the layer that gives the class scores, `head`."""
 
 COMPONENTS = 50
-"""Principal components that t-SNE is given: less noise and less work, as its authors advise."""
+"""Principal components that t-SNE runs on: less noise and less work, as its authors advise."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,19 @@ def feature_batches(model: nn.Module, split: Split, *, batch_size: int, place: t
     """Yield a split's features, (B, D) float32 on `place`, in its order; the network is there and in evaluation mode.
 
     Raises:
-        InspectionError: the network has no fully connected layer.
+        InspectionError: the network has no `head`, see `pipeline.models.common.build`.
     """
+    last = head(model)
     given: list[Tensor] = []
 
-    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def keep(_head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         given[:] = inputs  # of one forward pass the last to come stays
 
-    with ExitStack() as hooks:
-        for layer in model.modules():
-            if isinstance(layer, nn.Linear):
-                hooks.enter_context(layer.register_forward_pre_hook(keep))
+    with last.register_forward_pre_hook(keep) if last else nullcontext():
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)
             if not given:
-                raise InspectionError(
-                    "features: expected a network that ends in a fully connected layer (torch.nn.Linear), found none"
-                )
+                raise InspectionError("features: expected a network with a `head` or a torch.nn.Linear, found neither")
             yield given.pop().flatten(1)
 
 
@@ -86,7 +83,7 @@ def similarity(
 
     Args:
         image: (H, W, 3) uint8.
-        advance: told how many images have been looked at since it was last called.
+        advance: called with the number of images done since the last call.
     """
     alone = Split(image[None], np.zeros(1, np.uint8))
     (wanted,) = feature_batches(model, alone, batch_size=1, place=place)
@@ -99,10 +96,10 @@ def similarity(
 
 
 def layout(vectors: npt.NDArray[np.float32], *, seed: int) -> Layout:
-    """Lay images out in the plane so that those with similar features lie close together.
+    """Map features to two dimensions, by principal components (PCA) and by t-SNE.
 
-    Principal components, and t-SNE (van der Maaten & Hinton 2008) of the first 50 of them, which starts from them
-    and keeps neighbours together, but neither distances between groups nor their sizes.
+    t-SNE (van der Maaten & Hinton 2008) runs on the first 50 principal components and starts from them. It keeps
+    neighbours together, but neither distances between groups nor their sizes.
 
     Args:
         vectors: (N, D), N and D at least 3.
@@ -112,8 +109,8 @@ def layout(vectors: npt.NDArray[np.float32], *, seed: int) -> Layout:
     model = PCA(count, random_state=seed)
     components = model.fit_transform(vectors)
     near = min(30.0, (len(vectors) - 1) / 3)
-    # A second thread is of no use to so small a problem, and on a busy machine takes many times as long: in each of a
-    # thousand steps both wait for one another.
+    # A second thread does not speed up so small a problem, and on a busy machine the threads wait for each other in
+    # each of a thousand steps.
     with threadpool_limits(1):
         tsne = TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(components)
     first, second = model.explained_variance_ratio_[:2].tolist()
@@ -123,8 +120,8 @@ def layout(vectors: npt.NDArray[np.float32], *, seed: int) -> Layout:
 def neighbour_accuracy(vectors: npt.NDArray[np.float32], labels: Labels, *, neighbours: int = 10) -> float:
     """Return the share of images whose class is the most common one among their nearest neighbours by cosine.
 
-    How well the classes are separated, as a number: 1 is perfect, chance is 0.1 for ten classes of equal size. No
-    image is its own neighbour; of equally common classes the one of the lowest label counts.
+    A measure of how well the classes are separated: 1 is perfect, chance is 0.1 for ten classes of equal size. No
+    image is its own neighbour; of equally common classes the one with the lowest label counts.
 
     Args:
         vectors: (N, D), N > neighbours; labels: (N,) uint8.

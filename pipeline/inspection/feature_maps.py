@@ -1,7 +1,5 @@
-"""What the stages of a convolutional network answer: to one image, and to which images most."""
+"""Feature maps of a network's stages: for one image, and the images that activate each channel most."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +10,9 @@ from torch import Tensor, nn
 from pipeline import stage
 from pipeline.data.dataset import Split
 from pipeline.data.loader import batches
-from pipeline.inspection.receptive_field import Field, Stage, stages
-from pipeline.models.common import numerics
+from pipeline.inspection import receptive_field
+from pipeline.inspection.receptive_field import Field
+from pipeline.models.common import features, numerics
 
 
 @dataclass(frozen=True)
@@ -31,19 +30,19 @@ class FeatureMaps:
 
 @dataclass(frozen=True)
 class Exciting:
-    """The images, and the places in them, to which each channel of one stage answers most.
+    """The images, and the positions in them, that activate each channel of one stage most.
 
-    Of each image only the place with the highest answer counts, so those of a channel are of different images. Of
-    equal answers the first image comes first, and in an image the place that is first row by row.
+    Of each image only the position with the highest value counts, so the patches of a channel are from different
+    images. Of equal values the first image comes first, and in an image the first position row by row.
 
     Attributes:
         name: of the stage.
-        field: the pixels that one place depends on.
+        field: the receptive field.
         answers: (C, K) float32, the highest first.
-        images: (C, K) int64, indices in the split.
+        images: (C, K) int64, indices into the split.
         places: (C, K, 2) int64, row and column in the feature map.
-        distinctness: (C,) float64, by how many standard deviations of all images' highest answers the mean of the K
-            lies above their mean; 0 for a channel that answers the same to all.
+        distinctness: (C,) float64, z-score of the mean of the K highest values among the highest values of all images;
+            0 for a channel with the same value for all.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Exciting:
     distinctness: npt.NDArray[np.float64]
 
     def most_distinct(self, count: int) -> npt.NDArray[np.int64]:
-        """Return the channels whose K answers stand out most from those to all images, the clearest first."""
+        """Return the channels with the highest distinctness, the highest first."""
         return np.argsort(-self.distinctness, kind="stable")[:count]
 
 
@@ -65,22 +64,20 @@ def feature_maps(model: nn.Module, image: npt.NDArray[np.uint8]) -> list[Feature
     Raises:
         InspectionError: the network has no feature maps.
     """
-    found: list[FeatureMaps] = []
-
-    def keep(part: Stage, output: Tensor) -> None:
-        found.append(FeatureMaps(part.name, part.field, output[0].float().cpu().numpy()))
-
-    with watched(stages(model), keep):
+    maps: dict[str, npt.NDArray[np.float32]] = {}
+    with features.watched(
+        features.stages(model), lambda name, output: maps.update({name: output[0].float().cpu().numpy()})
+    ):
         place = next(model.parameters()).device
         model.eval()(torch.from_numpy(image).to(place).permute(2, 0, 1)[None])
-    return found
+    return [FeatureMaps(name, field, maps[name]) for name, field in receptive_field.fields(model).items()]
 
 
 @torch.inference_mode()
 def exciting(
     model: nn.Module, split: Split, *, batch_size: int, place: torch.device, count: int = 9
 ) -> list[Exciting]:
-    """Find the images of a split that excite each channel of every stage most, after Zeiler & Fergus 2014.
+    """Find the images of a split that activate each channel of every stage most, after Zeiler & Fergus 2014.
 
     Source: https://arxiv.org/abs/1311.2901, section 4. Memory grows with `batch_size`, not with the split.
 
@@ -94,51 +91,39 @@ def exciting(
         InspectionError: the network has no feature maps.
     """
     model = numerics.ready(model, place)
-    parts = stages(model)
-    best = {part.name: _Best(count) for part in parts}
+    fields = receptive_field.fields(model)
+    best = {name: _Best(count) for name in fields}
     with (
-        watched(parts, lambda part, output: best[part.name].add(output)),
+        features.watched(features.stages(model), lambda name, output: best[name].add(output)),
         stage.bar("what excites channels", len(split)) as advance,
     ):
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)
             advance(len(images))
-    return [best[part.name].result(part) for part in parts]
+    return [best[name].result(name, field) for name, field in fields.items()]
 
 
 def seen(image: npt.NDArray[np.uint8], box: tuple[int, int, int, int], *, fill: int = 235) -> npt.NDArray[np.uint8]:
     """Cut an (S, S, 3) image to a receptive field's box, which may reach beyond it.
 
     Returns:
-        The box, filled with the grey level `fill` outside the image; if it is larger than the image, the image, filled
-        outside the box: (s, s, 3) uint8, s being the smaller of both sides.
+        The box, filled with the grey level `fill` outside the image; along an axis on which it is as large as the
+        image, the image, filled outside the box: (h, w, 3) uint8.
     """
     side, (top, left, bottom, right) = len(image), box
-    size = bottom - top
     within = (slice(max(top, 0), bottom), slice(max(left, 0), right))
     shown = np.full_like(image, fill)
     shown[within] = image[within]
-    if size >= side:
-        return shown
-    padded = np.pad(shown, ((size, size), (size, size), (0, 0)), constant_values=fill)
-    return padded[top + size : bottom + size, left + size : right + size]
-
-
-@contextmanager
-def watched(parts: Sequence[Stage], listener: Callable[[Stage, Tensor], None]) -> Iterator[None]:
-    """Tell a listener of each stage's (N, C, H, W) output whenever the network runs inside the block."""
-    with ExitStack() as hooks:
-        for part in parts:
-            hooks.enter_context(
-                part.layers[-1].register_forward_hook(
-                    lambda _module, _inputs, output, part=part: listener(part, output)
-                )
-            )
-        yield
+    padded = np.pad(shown, ((side, side), (side, side), (0, 0)), constant_values=fill)
+    rows, columns = (
+        slice(start + side, end + side) if end - start < side else slice(side, 2 * side)
+        for start, end in ((top, bottom), (left, right))
+    )
+    return padded[rows, columns]
 
 
 class _Best:
-    """The highest answers so far of each channel of one stage."""
+    """The highest values so far of each channel of one stage."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -147,7 +132,7 @@ class _Best:
         self.moments: list[Tensor] = []  # sum and sum of squares of all images' highest answers: (C,) float64
 
     def add(self, output: Tensor) -> None:
-        """Take in the (N, C, H, W) output for the next N images."""
+        """Add the (N, C, H, W) output for the next N images."""
         self.width = output.shape[3]
         answers, positions = (values.cpu() for values in output.float().flatten(2).max(2))  # the first of equals
         images = torch.arange(self.seen, self.seen + len(output))[:, None].expand_as(positions)
@@ -163,7 +148,7 @@ class _Best:
             [old + more for old, more in zip(self.moments, moments, strict=True)] if self.moments else moments
         )
 
-    def result(self, part: Stage) -> Exciting:
+    def result(self, name: str, field: Field) -> Exciting:
         """Return what was found."""
         answers, images, positions = (values.numpy() for values in self.kept)
         total, squares = (values.numpy() for values in self.moments)
@@ -172,4 +157,4 @@ class _Best:
         above = answers.mean(1, dtype=np.float64) - mean
         distinctness = np.where(deviation > 1e-6 * np.abs(mean), above / np.maximum(deviation, 1e-30), 0.0)
         places = np.stack(np.divmod(positions, self.width), -1)
-        return Exciting(part.name, part.field, answers, images, places, distinctness)
+        return Exciting(name, field, answers, images, places, distinctness)

@@ -1,4 +1,4 @@
-"""Pictures of what a network's stages answer: to one image, and to which parts of images most."""
+"""Figures of feature maps: of one image, and of the image patches that activate channels most."""
 
 import math
 from collections.abc import Sequence
@@ -49,10 +49,10 @@ def by_depth(path: Path, image: npt.NDArray[np.uint8], found: Sequence[FeatureMa
 
 
 def patches_by_depth(path: Path, images: npt.NDArray[np.uint8], found: Sequence[Exciting]) -> None:
-    """Draw, for some channels of each stage, the parts of images that excite them most.
+    """Draw, for some channels of each stage, the image patches that activate them most.
 
     Args:
-        images: (N, S, S, 3) uint8, those that were looked at.
+        images: (N, S, S, 3) uint8, the split that `found` is of.
         found: as `feature_maps.exciting` returns it.
     """
     rows = len(found)
@@ -74,7 +74,7 @@ def patches_by_depth(path: Path, images: npt.NDArray[np.uint8], found: Sequence[
 
 
 def mosaic(images: npt.NDArray[np.uint8], stage: Exciting, channel: int) -> npt.NDArray[np.uint8]:
-    """Return the exciting parts of images for one channel as one picture, row by row, the strongest first.
+    """Return the patches that activate one channel most as one picture, row by row, the strongest first.
 
     Returns:
         (S, S, 3) uint8; small parts are enlarged by a whole number, the gaps between them are white.
@@ -91,8 +91,10 @@ def mosaic(images: npt.NDArray[np.uint8], stage: Exciting, channel: int) -> npt.
 
 
 def _sees(field: Field, side: int) -> str:
-    whole = "\n(the whole image)" if field.size >= 2 * side else ""
-    return f"sees {field.size} x {field.size} px{whole}"
+    if field.is_whole(side):
+        return "sees the whole\nimage"
+    height, width = field.size
+    return f"sees {height} x {width} px"
 
 
 def _name(axes: Axes, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What the filters of a network's first layer look for: are they edge detectors, and more so than chance?"""
+"""First-layer filters: similarity to edge filters and orientation selectivity, compared with random filters."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import InspectionError
 from pipeline.inspection.convolution import EDGE_FILTERS, convolve
+from pipeline.models.common import features
+from pipeline.models.common.build import show_black_image
 from pipeline.models.common.layers import Normalize
-from pipeline.models.speednet.network import Whitening
 
 Filters = npt.NDArray[np.float64]
 """(F, 3, k, k) weights on grey levels of red, green and blue."""
@@ -25,11 +26,11 @@ ANGLES = np.arange(36) * np.pi / 36
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """The filters that see the image itself.
+    """The filters that are applied to the image itself.
 
     Attributes:
-        filters: (F, 3, k, k) float64 weights on grey levels: the division by their deviation is in them.
-        mean: (3,) float64 grey levels that are taken off the image first.
+        filters: (F, 3, k, k) float64 weights on grey levels: divided by the standard deviation of the channel.
+        mean: (3,) float64 grey levels that are subtracted from the image first.
         learned: false for filters that were computed from the training images.
     """
 
@@ -38,15 +39,15 @@ class FirstLayer:
     learned: bool
 
     def answers(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return what each filter answers to an (H, W, 3) image, before any bias: (F, H - k + 1, W - k + 1)."""
+        """Apply each filter to an (H, W, 3) image, without padding or bias: (F, H - k + 1, W - k + 1)."""
         return convolve(image - self.mean, self.filters)
 
 
 @dataclass(frozen=True)
 class Match:
-    """The filter that is most like an edge filter: its number in the layer, and their cosine, -1..1.
+    """The filter that is most similar to an edge filter: its number in the layer, and their cosine, -1..1.
 
-    A negative one is the edge filter with opposite sign: it answers to the same edges, where they get darker.
+    A negative cosine is the edge filter with opposite sign: it detects the same edges, where they get darker.
     """
 
     edge: str
@@ -56,12 +57,12 @@ class Match:
 
 @dataclass(frozen=True)
 class Selectivity:
-    """How filters answer to gratings of all orientations, each filter at its own best frequency and colour.
+    """Responses of filters to gratings of all orientations, each filter at its preferred frequency and colour.
 
     Attributes:
-        index: (F,) orientation selectivity, 0..1: 1 answers to one orientation only, 0 to all alike.
-        orientation: (F,) of the stripes that it prefers, in degrees counterclockwise from the horizontal, 0..180;
-            means nothing where the index is 0.
+        index: (F,) orientation selectivity, 0..1: 1 for responses to one orientation only, 0 for equal ones to all.
+        orientation: (F,) of the preferred stripes, in degrees counterclockwise from the horizontal, 0..180; undefined
+            where the index is 0.
         frequency: (F,) in cycles per pixel.
     """
 
@@ -72,11 +73,11 @@ class Selectivity:
 
 @dataclass(frozen=True)
 class Chance:
-    """What layers of random filters reach that are like the one in question in number and size.
+    """The same measures for layers of random filters of the same number and size.
 
     Attributes:
         index: (D, F) the selectivity of each filter in each of D layers.
-        cosine: (D, E) for each edge filter the absolute cosine of the filter that is most like it.
+        cosine: (D, E) for each edge filter the absolute cosine of the most similar filter.
     """
 
     index: npt.NDArray[np.float64]
@@ -84,36 +85,37 @@ class Chance:
 
 
 def first_layer(model: nn.Module) -> FirstLayer:
-    """Return the filters of a network's first convolution.
+    """Return the filters of the layer that sees the image: the first to run that has square ones on three channels.
+
+    They are its `weight`, or its buffer `filters` if they are computed. In a network without `Normalize` the
+    mean is 0 and the standard deviation 1.
 
     Raises:
-        InspectionError: there is none, or its filters are single pixels, which see no edge.
+        InspectionError: there is no such layer, or its filters are single pixels, which see no edge.
     """
-    (normalize,) = (module for module in model.modules() if isinstance(module, Normalize))
-    layers = (module for module in model.modules() if isinstance(module, nn.Conv2d | Whitening))
-    match next(layers, None):
-        case Whitening() as layer:
-            weights, learned = layer.filters, False
-        case nn.Conv2d() as layer:
-            weights, learned = layer.weight.detach(), True
-        case _:
-            name = type(model).__name__.lower()
-            raise InspectionError(f"model.arch: found {name}, which has no filters; expected cnn, resnet or speednet")
+    layers = {name: layer for name, layer in model.named_modules() if _filters_of(layer) is not None}
+    ran: list[str] = []
+    with features.watched(layers, lambda name, _output: ran.append(name)):
+        show_black_image(model)
+    weights = _filters_of(layers[ran[0]]) if ran else None
+    if weights is None:
+        raise InspectionError("this network has no first-layer filters: no layer has weights (F, 3, k, k)")
     if weights.shape[-1] == 1:
         raise InspectionError(
-            "the first layer's filters: found 1 x 1 px, which see no edges; expected at least 2 x 2 px "
-            "(model.cnn.kernel_size, model.speednet.patch)"
+            "the first layer's filters: found 1 x 1 px, which see no edges; expected at least 2 x 2 px"
         )
-    weights, mean, std = (tensor.cpu().double() for tensor in (weights, normalize.mean[0], normalize.std[0]))
-    return FirstLayer((weights / std).numpy(), mean.flatten().numpy(), learned)
+    normalize = next((module for module in model.modules() if isinstance(module, Normalize)), None)
+    mean, std = (normalize.mean[0], normalize.std[0]) if normalize else (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    filters, mean, std = (tensor.detach().cpu().double() for tensor in (weights, mean, std))
+    return FirstLayer((filters / std).numpy(), mean.flatten().numpy(), weights.requires_grad)
 
 
 def cosines(filters: Filters) -> npt.NDArray[np.float64]:
-    """Return how much each filter is like each of `EDGE_FILTERS`: (F, E) cosines, -1..1; 0 for a filter of zeros.
+    """Return the cosine of each filter with each of `EDGE_FILTERS`: (F, E), -1..1; 0 for a filter of zeros.
 
-    The edge filter is resampled to the size of the others (bilinear, about its centre) and stands in all three
-    channels alike. So a filter that looks for changes of colour, of which a projection on the luminance would leave a
-    faint rest that might well look like Sobel's, is not mistaken for one that looks for changes of brightness.
+    The edge filter is resampled to the size of the others (bilinear, about its centre) and is the same in all three
+    channels. So a filter for colour edges does not count as one for brightness edges, as the faint rest of it after a
+    projection on the luminance might.
     """
     edges = torch.from_numpy(np.stack(list(EDGE_FILTERS.values())))[:, None].double()
     resized = F.interpolate(edges, size=filters.shape[2:], mode="bilinear", align_corners=False)
@@ -132,16 +134,16 @@ def nearest(filters: Filters) -> list[Match]:
 
 
 def selectivity(filters: Filters) -> Selectivity:
-    """Measure how much filters prefer one orientation of a grating to the others.
+    """Measure the orientation selectivity of filters.
 
-    A drifting sinusoidal grating makes a filter's answer swing with an amplitude R that depends on the grating's
-    orientation. The index is 1 - circular variance = |sum R exp(2i angle)| / sum R over all angles (Ringach, Shapley &
+    The response of a filter to a drifting sinusoidal grating oscillates with an amplitude R that depends on the
+    grating's orientation. The index is 1 - circular variance = |sum R exp(2i angle)| / sum R over all angles (Ringach, Shapley &
     Hawken 2002, J. Neurosci. 22:5639; recommended by Mazurek, Kager & Van Hooser 2014,
-    https://doi.org/10.3389/fncir.2014.00092, as L_ori). As with a neuron it is taken where the cell answers best: the
+    https://doi.org/10.3389/fncir.2014.00092, as L_ori). As for neurons, it is taken at the preferred stimulus: the
     frequency with the highest R at any orientation, and the colour axis that carries most of the filter's weight
     (its first principal component), so that a filter for edges between colours counts like one for brightness.
 
-    Small filters cannot be sharp: the index of Sobel's is 0.37, that of random ones of 3 x 3 px 0.21 on average.
+    Small filters cannot be very selective: the index of Sobel's is 0.37, that of random 3 x 3 filters 0.21 on average.
     """
     amplitudes = np.abs(np.einsum("fyx,wayx->fwa", _on_own_colour(filters), _gratings(filters.shape[-1])))
     best = amplitudes.max(2).argmax(1)
@@ -168,18 +170,18 @@ def chance(count: int, side: int, *, draws: int, seed: int) -> Chance:
 
 
 def p_value(value: float, by_chance: npt.NDArray[np.float64]) -> float:
-    """Return how probable a value at least as high is by chance, from (D,) values that chance gave.
+    """Return the one-sided p-value of a measure, from (D,) values of random layers (a Monte Carlo test).
 
-    The value counts among them (Davison & Hinkley 1997, section 4.2), so that it is never 0.
+    The value itself counts among them (Davison & Hinkley 1997, section 4.2), so that the result is never 0.
     """
     return float((1 + (by_chance >= value).sum()) / (1 + len(by_chance)))
 
 
 def summary(layer: FirstLayer, random: Chance) -> dict[str, float]:
-    """Return what says whether a first layer detects edges, under the names of metrics.
+    """Return metrics of whether a first layer detects edges.
 
-    Its mean selectivity and, averaged over the edge filters, the cosine of the filter that is most like each; both
-    beside their mean over random layers and the probability of as much by chance.
+    They are its mean selectivity and the mean over edge filters of the cosine of the most similar filter; each with
+    its mean over random layers and its p-value.
     """
     index = float(selectivity(layer.filters).index.mean())
     cosine = float(np.mean([abs(match.cosine) for match in nearest(layer.filters)]))
@@ -189,6 +191,20 @@ def summary(layer: FirstLayer, random: Chance) -> dict[str, float]:
         result[f"first_layer/{name}_random"] = float(drawn.mean())
         result[f"first_layer/{name}_p"] = p_value(value, drawn.mean(1))
     return result
+
+
+def _filters_of(layer: nn.Module) -> Tensor | None:
+    """Return the (F, 3, k, k) filters of a layer that has any."""
+    for name in ("weight", "filters"):
+        tensor = getattr(layer, name, None)
+        if (
+            isinstance(tensor, Tensor)
+            and tensor.ndim == 4
+            and tensor.shape[1] == 3
+            and tensor.shape[2] == tensor.shape[3]
+        ):
+            return tensor
+    return None
 
 
 def _unit(filters: Filters) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Pictures of a network's first layer: its filters, and what they answer beside what edge filters answer."""
+"""Figures of a network's first layer: its filters, and their outputs compared with those of edge filters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ SHOWN_EDGES = ("Sobel vertical", "Sobel horizontal", "Prewitt vertical", "Prewit
 
 
 def edges(path: Path, image: npt.NDArray[np.uint8], layer: FirstLayer, matches: Sequence[Match]) -> None:
-    """Draw what edge filters answer to an image, and below what the first layer's filters do that are most like them.
+    """Draw the outputs of edge filters for an image, and below those of the most similar first-layer filters.
 
     Args:
         image: (H, W, 3) uint8.
@@ -57,7 +57,7 @@ def edges(path: Path, image: npt.NDArray[np.uint8], layer: FirstLayer, matches: 
 
 
 def first_layer(path: Path, layer: FirstLayer, selectivity: Selectivity, random: Chance) -> None:
-    """Draw a first layer's filters, the most oriented first, and how oriented they are beside random ones.
+    """Draw a first layer's filters, the most selective first, and a histogram of selectivity beside random filters.
 
     Args:
         selectivity: of the layer's filters.

@@ -1,4 +1,4 @@
-"""Labels that a network's predictions speak against: confident learning."""
+"""Likely label errors, found by confident learning."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from pipeline.evaluation.inference import Probs
 
 @dataclass(frozen=True)
 class Suspicions:
-    """Images whose label looks wrong to a network, the worst first; (S,) arrays.
+    """Images whose label is likely wrong, the most suspect first; (S,) arrays.
 
     Attributes:
         indices: of the images.
-        suggested: the network's answer for each.
-        scores: the probability (0..1) that the network gives to the label it has: the lower, the more suspect.
+        suggested: the predicted class of each.
+        scores: the predicted probability (0..1) of the given label: the lower, the more suspect.
     """
 
     indices: npt.NDArray[np.intp]
@@ -32,19 +32,19 @@ class Suspicions:
 def suspicions(probs: Probs, labels: Labels) -> Suspicions:
     """Find likely label errors by confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068).
 
-    The threshold of a class is the mean probability of that class over the images that carry its label, which makes
-    up for classes that a network is too sure or too unsure of. A label is suspect if the image reaches the threshold
-    of another class, and another class is the network's answer. The library cleanlab finds and scores them
+    The threshold of a class is the mean probability of that class over the images with its label, which corrects for
+    over- and underconfidence by class. A label is suspect if the image reaches the threshold of another class, and
+    another class is predicted. The library cleanlab finds and scores them
     (`filter_by="confident_learning"`, `method="self_confidence"`).
 
     Args:
-        probs: (N, C), of images the network has not been trained on.
+        probs: (N, C), of images that the network was not trained on.
         labels: (N,) uint8 of 0..C - 1.
     """
-    if len(np.unique(labels)) < 2:  # no other class has a threshold to reach; cleanlab refuses such labels
+    if len(np.unique(labels)) < 2:  # no other class has a threshold; cleanlab refuses such labels
         found = np.array([], np.intp)
     else:
         found = np.flatnonzero(find_label_issues(labels, probs, filter_by="confident_learning", n_jobs=1))
     scores = get_label_quality_scores(labels, probs, method="self_confidence")[found]
-    order = np.argsort(scores, kind="stable")  # equals stay in order, which cleanlab leaves open
+    order = np.argsort(scores, kind="stable")  # cleanlab leaves the order of equals open
     return Suspicions(found[order], probs[found[order]].argmax(1), scores[order])

@@ -1,4 +1,4 @@
-"""What a network has learned, as pictures with numbers: filters, patches, a map of the classes, mistakes, labels."""
+"""Learned features, as figures with metrics: filters, patches, embedding, confusions, suspicious labels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from pipeline.inspection.network import Network
 
 RANDOM_LAYERS = 100
 EXCITING_IMAGES = 2500
-"""Test images in which what excites a channel is looked for: enough for clear cases, in a quarter of the time."""
+"""Test images searched for patches that activate a channel: enough for clear cases, in a quarter of the time."""
 
 MAP_IMAGES = 1000
-"""Test images on the map: enough to see groups, few enough for t-SNE to take seconds."""
+"""Test images in the embedding: enough to see groups, few enough for t-SNE to take seconds."""
 
 NEIGHBOURS = 10
 PAIRS = 5
@@ -37,16 +37,16 @@ PAIRS = 5
 
 @dataclass(frozen=True)
 class Found:
-    """What a picture shows: in words, a line or more, and in numbers under the names of metrics."""
+    """The findings of a figure: one or more lines of text, and metrics by name."""
 
     findings: tuple[str, ...]
     metrics: Mapping[str, float]
 
 
 def draw(network: Network, folder: Path) -> dict[str, float]:
-    """Draw all `PICTURES` of a network in a folder, print what they show and return their metrics.
+    """Draw all `PICTURES` of a network in a folder, print their findings and return their metrics.
 
-    Of one that the network cannot give, a line says why.
+    One that this network cannot have is left out with a line that says why.
     """
     result: dict[str, float] = {}
     for name, picture in PICTURES.items():
@@ -62,7 +62,7 @@ def draw(network: Network, folder: Path) -> dict[str, float]:
 
 
 def first_layer(network: Network, picture: Path) -> Found:
-    """Draw all filters of the first layer, and whether they are more than chance.
+    """Draw the first-layer filters, and test them against random filters.
 
     Raises:
         InspectionError: there are none, or they are single pixels.
@@ -85,7 +85,7 @@ def first_layer(network: Network, picture: Path) -> Found:
 
 
 def patches(network: Network, picture: Path) -> Found:
-    """Draw the parts of test images that excite channels most, and count how many of them are of one class.
+    """Draw the patches of test images that activate channels most, and count how many of them are of one class.
 
     Raises:
         InspectionError: the network has no feature maps.
@@ -106,23 +106,23 @@ def patches(network: Network, picture: Path) -> Found:
 
 
 def most_common(labels: Labels, found: Exciting) -> float:
-    """Return how many of the images that excite a channel carry the most common label among them: mean over channels.
+    """Return how many of the images that activate a channel most share their most common label: mean over channels.
 
     Args:
-        labels: (N,) uint8, of all images that were looked at.
+        labels: (N,) uint8, of all images searched.
     """
     votes: npt.NDArray[np.int64] = (labels[found.images][:, :, None] == np.arange(labels.max() + 1)).sum(1)
     return float(votes.max(1).mean())
 
 
 def map_of_classes(network: Network, picture: Path, image: Images | None = None) -> Found:
-    """Draw all classes in the plane, and count for how many images the neighbours tell the class.
+    """Draw the embedding in two dimensions, and measure the accuracy of the nearest neighbours' class.
 
     Args:
         image: (H, W, 3) uint8, shown as a star among them, if there is one.
 
     Raises:
-        InspectionError: the network has no fully connected layer.
+        InspectionError: the network has no `head`.
     """
     test = dataset.first_of_each_class(network.test, MAP_IMAGES)
     shown = test
@@ -133,7 +133,7 @@ def map_of_classes(network: Network, picture: Path, image: Images | None = None)
     learned = embedding.neighbour_accuracy(vectors[: len(test)], test.labels, neighbours=near)
     pixels = test.images.reshape(len(test), -1).astype(np.float32)
     raw = embedding.neighbour_accuracy(pixels - pixels.mean(0), test.labels, neighbours=near)
-    with stage.bar("laying out the map", 1):
+    with stage.bar("computing the embedding", 1):
         layout = embedding.layout(vectors, seed=network.seed)
     said = (
         f"of {len(test):,} test images, {learned:.1%} have the class that is the most common among the {near} nearest"
@@ -152,7 +152,7 @@ def map_of_classes(network: Network, picture: Path, image: Images | None = None)
 
 
 def confused(network: Network, picture: Path) -> Found:
-    """Draw the images of the classes that are mixed up most."""
+    """Draw images of the pairs of classes that are confused most often."""
     test, classes = network.test, network.classes
     pairs = confusions.most_confused(network.probs, test.labels, PAIRS)
     wrong = int((network.probs.argmax(1) != test.labels).sum())
@@ -168,7 +168,7 @@ def confused(network: Network, picture: Path) -> Found:
 
 
 def suspicious(network: Network, picture: Path) -> Found:
-    """Draw the images whose labels the network's answers speak against."""
+    """Draw the images whose labels are likely wrong."""
     test = network.test
     found = label_errors.suspicions(network.probs, test.labels)
     said = f"{len(found):,} of {len(test):,} test labels look wrong to the network, "
@@ -185,7 +185,7 @@ def suspicious(network: Network, picture: Path) -> Found:
 
 
 def sentence(text: str) -> str:
-    """Return a finding as a title begins: with a capital letter."""
+    """Return a finding with a capital letter, as a title."""
     return text[0].upper() + text[1:]
 
 

@@ -1,4 +1,4 @@
-"""The pictures of what a network has learned, and of how it sees a whole split. Images are uint8 RGB."""
+"""Figures of the embedding, of confusions and of suspicious labels. Images are uint8 RGB."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ def embedding(path: Path, layout: Layout, labels: Labels, classes: Sequence[str]
 def label_errors(
     path: Path, images: Images, labels: Labels, found: Suspicions, classes: Sequence[str], title: str
 ) -> None:
-    """Draw the images whose labels are the most suspect, with the label, what the network says, and the score."""
+    """Draw the images with the most suspect labels, with the label, the prediction and the score."""
     captions = [
         f"label {classes[labels[index]]} {score:.1%}\nsays {classes[suggested]}"
         for index, suggested, score in zip(found.indices, found.suggested, found.scores, strict=True)
@@ -63,7 +63,7 @@ def label_errors(
 def confusions(
     path: Path, images: Images, labels: Labels, pairs: Sequence[Pair], classes: Sequence[str], title: str
 ) -> None:
-    """Draw a row for each pair of classes: images taken for the other class, those of which the network is surest."""
+    """Draw a row for each pair of classes: images predicted as the other class, the most confident first."""
     rows = max(1, len(pairs))
     with saved(path, (9, 1.35 * rows + 0.5)) as figure:
         panels = figure.subplots(rows, PER_ROW, squeeze=False)
@@ -96,13 +96,13 @@ def page(path: Path, images: Images, captions: Sequence[str], title: str) -> Non
 
 
 def show(axes: Axes, image: npt.NDArray[np.uint8] | npt.NDArray[np.float64]) -> None:
-    """Draw an image and nothing around it."""
+    """Draw an image without axes."""
     axes.imshow(image, interpolation="nearest")
     bare(axes)
 
 
 def bare(axes: Axes) -> None:
-    """Take away all that is around a picture."""
+    """Remove ticks, spines and grid."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)

@@ -1,4 +1,4 @@
-"""A trained network and what it is looked at with: what most measures and pictures of it need."""
+"""A trained network with its test images and predictions, as most measures and figures need them."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from pipeline.evaluation.inference import Probs
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network, the test images that it is looked at with, and what it says of them.
+    """A trained network, the test images that it is inspected with, and its predictions.
 
     Attributes:
         model: on `place`, in evaluation mode.
         classes: their names.
         probs: (N, C), of the N images of `test`.
-        batch_size: of images, by which memory is bounded.
-        seed: of all that is random in looking at it.
+        batch_size: images at a time, which bounds memory.
+        seed: of all random choices of the inspection.
     """
 
     model: nn.Module
@@ -32,5 +32,5 @@ class Network:
 
     @property
     def accuracy(self) -> float:
-        """The share (0..1) of the test images that it gets right."""
+        """Accuracy (0..1) on the test images."""
         return inference.accuracy(self.probs, self.test.labels)

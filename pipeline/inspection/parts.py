@@ -1,4 +1,4 @@
-"""The parts of the inspect stage: each measures a network in one way, writes a table and a picture, returns means."""
+"""The parts of the inspect stage: each measures a network in one way, writes a table and a figure, returns means."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ FIGURES = "figures"
 
 
 def measure(network: Network, options: InspectParams, out: Path) -> dict[str, float]:
-    """Measure all that is switched on, and return the means under the names of metrics.
+    """Run all parts that `inspect` in params.yaml switches on, and return the means by the names of metrics.
 
     Args:
         out: folder for tables; pictures go to its folder `FIGURES`, which is made in any case, as DVC looks for it.
@@ -37,7 +37,7 @@ def measure(network: Network, options: InspectParams, out: Path) -> dict[str, fl
 
 
 def layers(network: Network, out: Path) -> dict[str, float]:
-    """Look at the outputs of activation layers; a network without them has no table."""
+    """Measure the activity of activation layers; a network without them has no table."""
     found = units.measure(network.model, network.test, batch_size=network.batch_size, place=network.place)
     if found:
         files.write_csv(out / "layers.csv", found)
@@ -46,7 +46,7 @@ def layers(network: Network, out: Path) -> dict[str, float]:
 
 
 def corrupted(network: Network, out: Path, advance: Callable[[int], None]) -> dict[str, float]:
-    """Show the network damaged images; `advance` is told of each evaluation."""
+    """Measure accuracy on corrupted images; calls `advance` after each evaluation."""
     found = corruptions.measure(
         network.model,
         network.test,
@@ -63,7 +63,7 @@ def corrupted(network: Network, out: Path, advance: Callable[[int], None]) -> di
 
 
 def moved(network: Network, out: Path, advance: Callable[[int], None], *, largest: int, step: int) -> dict[str, float]:
-    """Show the network images moved by up to `largest` px in steps; `advance` is told of each evaluation."""
+    """Measure accuracy on images shifted by up to `largest` px in steps; calls `advance` after each evaluation."""
     found = shifts.measure(
         network.model,
         network.test,

@@ -1,113 +1,130 @@
-"""Where a convolutional network has feature maps, and which pixels of the image each of their numbers depends on."""
+"""Receptive fields: the pixels of the image that each number of a feature map depends on.
 
-import functools
+They are measured, not derived from the kinds of layers: a NaN in the image makes each number NaN that depends on it,
+through convolution, pooling, normalisation, activation and attention alike. A layer that replaces NaN hides what
+lies before it; numbers that no NaN reaches count as depending on the whole image.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from torch import nn
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
-from pipeline.errors import InspectionError
-from pipeline.models.cnn.network import Network as Cnn
-from pipeline.models.common.layers import ACTIVATIONS
-from pipeline.models.resnet.network import Network as Resnet
-from pipeline.models.resnet.network import ResidualBlock
-from pipeline.models.speednet.network import Network as Speednet
-from pipeline.models.speednet.network import Whitening
+from pipeline.config.section import IMAGE_SIDE
+from pipeline.models.common import features
+from pipeline.models.common.build import show_black_image
 
-POINTWISE = (nn.BatchNorm2d, nn.Dropout, nn.Identity, *{type(make()) for make in ACTIVATIONS.values()})
-"""Layers that leave every number at its place."""
+Spans = npt.NDArray[np.int64]
+"""(L, 2): the first row (or column) of the image for each of a feature map's, and the one after the last."""
+
+LARGER = 3 * IMAGE_SIDE // 2
+ROWS, COLUMNS = 2, 3
+"""The dimensions of images and feature maps (N, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """The square of pixels that one number of a feature map depends on, as a function of its row and column.
+    """The boxes of pixels that the numbers of an (H, W) feature map depend on, all of one size.
+
+    Where they are known, boxes include the padding: they begin below 0 or end beyond the image.
 
     Attributes:
-        size: of the square's side in pixels.
-        stride: pixels from one square to the next.
-        start: first row and column of the square of the map's first number; below 0 where it begins in the padding.
+        rows: (H, 2) spans of the image's rows.
+        columns: (W, 2) spans of its columns.
     """
 
-    size: int
-    stride: int
-    start: int
+    rows: Spans
+    columns: Spans
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a box in pixels."""
+        height, width = (int(end - start) for start, end in (self.rows[0], self.columns[0]))
+        return height, width
 
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
         """Return first row, first column, and the row and column after the last; they may lie outside the image."""
-        top, left = (self.start + self.stride * place for place in (row, column))
-        return top, left, top + self.size, left + self.size
+        (top, bottom), (left, right) = self.rows[row].tolist(), self.columns[column].tolist()
+        return top, left, bottom, right
+
+    def is_whole(self, side: int) -> bool:
+        """Say whether every number depends on the whole of an image of `side` px."""
+        spans = np.concatenate([self.rows, self.columns])
+        return bool((spans[:, 0] <= 0).all() and (spans[:, 1] >= side).all())
 
 
-PIXEL = Field(size=1, stride=1, start=0)
+def fields(model: nn.Module) -> dict[str, Field]:
+    """Measure the receptive field of each stage of a network (see `features.stages`), on a copy in evaluation mode.
 
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a network that ends with a feature map, those before it included in `field`.
-
-    Attributes:
-        name: as in the network's `named_modules`; of the first if there are several.
-        layers: that run one after the other; the last one's output is the feature map.
-    """
-
-    name: str
-    layers: tuple[nn.Module, ...]
-    field: Field
-
-
-def stages(model: nn.Module) -> tuple[Stage, ...]:
-    """Return a network's stages from the image to the last feature map: its blocks, stages or groups.
+    An image of the network's own size cuts boxes off at its edges. Where they begin and end beyond these is measured
+    on an image that is half as high or wide again: where from its last rows and columns, which are far from the first
+    edge, and where to from its first ones. It counts if it agrees with what the own size shows. A network that takes
+    no other size, or scales its input, keeps the boxes as they are cut off, extended to the size of the largest.
 
     Raises:
-        InspectionError: it is no convolutional network, or none that is known here.
+        InspectionError: the network has no feature maps.
     """
-    parts: list[tuple[nn.Module, ...]]
-    match model:
-        case Cnn():
-            parts = [(block,) for block in model.blocks]
-        case Resnet():
-            parts = [(model.stem,), *((stage,) for stage in model.stages)]
-        case Speednet():
-            parts = [(model.first, model.activation), *((group,) for group in model.groups)]
-        case _:
-            name = type(model).__name__.lower()
-            raise InspectionError(
-                f"model.arch: found {name}, which has no feature maps; expected cnn, resnet or speednet"
+    copied = copy.deepcopy(model).cpu().eval()
+    shapes: dict[str, torch.Size] = {}
+    parts = features.stages(copied)
+    with features.watched(parts, lambda name, output: shapes.update({name: output.shape})):
+        show_black_image(copied)
+    rows, columns = (
+        [_spans(copied, parts, dimension, length) for length in (IMAGE_SIDE, LARGER)] for dimension in (ROWS, COLUMNS)
+    )
+    return {
+        name: Field(
+            *(
+                _full(own.get(name, np.tile([0, IMAGE_SIDE], (shape[dimension], 1))), larger.get(name))
+                for dimension, (own, larger) in ((ROWS, rows), (COLUMNS, columns))
             )
-    names = {module: name for name, module in model.named_modules()}
-    found, field = [], PIXEL
-    for layers in parts:
-        field = functools.reduce(through, layers, field)
-        found.append(Stage(names[layers[0]], layers, field))
-    return tuple(found)
+        )
+        for name, shape in shapes.items()
+    }
 
 
-def through(field: Field, module: nn.Module) -> Field:
-    """Return the receptive field after a module, given the one before it.
+@torch.no_grad()
+def _spans(model: nn.Module, parts: Mapping[str, nn.Module], dimension: int, length: int) -> dict[str, Spans]:
+    """Return the spans of each stage along one dimension of images that have `length` px along it.
 
-    The rules are those of Araujo, Norris & Sim 2019 (https://distill.pub/2019/computing-receptive-fields).
+    A stage that does not run, as the network refuses such images, is left out.
     """
-    match module:
-        case nn.Sequential():
-            return functools.reduce(through, module, field)
-        case ResidualBlock():
-            paths = (through(field, module.residual), through(field, module.shortcut))
-            start = min(path.start for path in paths)
-            end = max(path.start + path.size for path in paths)
-            return Field(end - start, paths[0].stride, start)
-        case Whitening():
-            return _slid(field, module.filters.shape[-1])
-        case nn.Conv2d():
-            return _slid(field, module.kernel_size[0], module.stride[0], int(module.padding[0]))
-        case nn.MaxPool2d() | nn.AvgPool2d():
-            return _slid(field, *(_one(value) for value in (module.kernel_size, module.stride, module.padding)))
-    assert isinstance(module, POINTWISE), f"unknown receptive field: {type(module).__name__}"
-    return field
+    shape = [length, 3, IMAGE_SIDE, IMAGE_SIDE]
+    shape[dimension] = length
+    images = torch.zeros(shape)
+    images.diagonal(dim1=0, dim2=dimension).fill_(math.nan)  # image i has NaN in its row (or column) i
+    reached: dict[str, Tensor] = {}
+
+    def note(name: str, output: Tensor) -> None:
+        reached[name] = output.isnan().any(1).any(ROWS + COLUMNS - dimension - 1)
+
+    with features.watched(parts, note), suppress(Exception):  # layers after the last stage may refuse the size, too
+        model(images)
+    return {name: _first_and_last(by_image) for name, by_image in reached.items()}
 
 
-def _slid(field: Field, kernel: int, stride: int = 1, padding: int = 0) -> Field:
-    return Field(field.size + (kernel - 1) * field.stride, field.stride * stride, field.start - padding * field.stride)
+def _first_and_last(reached: Tensor) -> Spans:
+    """Return the spans from which of I images reach which of L numbers: (I, L) bool to (L, 2)."""
+    depends = reached | ~reached.any(0)  # on all, where none is known
+    starts, ends = depends.int().argmax(0), len(depends) - depends.flip(0).int().argmax(0)
+    spans: Spans = torch.stack([starts, ends], 1).numpy()
+    return spans
 
 
-def _one(value: int | tuple[int, int]) -> int:
-    """Return the side of a window that is square."""
-    return value if isinstance(value, int) else value[0]
+def _full(own: Spans, larger: Spans | None) -> Spans:
+    """Return the spans in an image of the network's own size as they are beyond its edges, too, all of one size."""
+    if larger is not None and len(larger) > 1:
+        stride, number = larger[-1, 0] - larger[-2, 0], np.arange(len(own))
+        starts, ends = larger[-1, 0] + stride * (number - len(larger) + 1), larger[0, 1] + stride * number
+        spans: Spans = np.stack([starts, ends], 1)
+        if np.array_equal(spans.clip(0, IMAGE_SIDE), own):
+            return spans
+    size = np.diff(own).max()
+    starts = np.where(own[:, 0] == 0, own[:, 1] - size, own[:, 0])
+    return np.stack([starts, starts + size], 1)

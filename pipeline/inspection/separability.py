@@ -1,7 +1,7 @@
 """How well each stage of a network separates the classes: linear probes by depth.
 
 After Alain & Bengio 2016 (https://arxiv.org/abs/1610.01644), who train a linear classifier on what each layer passes
-on. Here it is Fisher's linear discriminant analysis, which has a closed form and no learning rate to choose.
+on. Here the classifier is Fisher's linear discriminant analysis, which has a closed form and no hyperparameters.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.data.dataset import Split
 from pipeline.data.loader import batches
-from pipeline.inspection.feature_maps import watched
-from pipeline.inspection.receptive_field import Stage, stages
-from pipeline.models.common import numerics
+from pipeline.models.common import features, numerics
 
 Features = npt.NDArray[np.float32]
 """(N, C): for each image the mean of each channel over its feature map."""
@@ -25,7 +23,7 @@ Features = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Separability:
-    """One stage: its name, its channels, and the share (0..1) of held-out images that a linear probe gets right."""
+    """One stage: its name, its channels, and a linear probe's accuracy (0..1) on held-out images."""
 
     name: str
     channels: int
@@ -40,13 +38,13 @@ def pooled(model: nn.Module, split: Split, *, batch_size: int, place: torch.devi
         InspectionError: the network has no feature maps.
     """
     model = numerics.ready(model, place)
-    parts = stages(model)
-    found: dict[str, list[Tensor]] = {part.name: [] for part in parts}
+    parts = features.stages(model)
+    found: dict[str, list[Tensor]] = {name: [] for name in parts}
 
-    def keep(part: Stage, output: Tensor) -> None:
-        found[part.name].append(output.float().mean((2, 3)).cpu())
+    def keep(name: str, output: Tensor) -> None:
+        found[name].append(output.float().mean((2, 3)).cpu())
 
-    with watched(parts, keep):
+    with features.watched(parts, keep):
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)
     return {name: torch.cat(values).numpy() for name, values in found.items()}
@@ -55,14 +53,14 @@ def pooled(model: nn.Module, split: Split, *, batch_size: int, place: torch.devi
 def measure(
     model: nn.Module, fitted: Split, held_out: Split, *, batch_size: int, place: torch.device
 ) -> list[Separability]:
-    """Fit a linear probe to each stage's features and see how many other images it gets right.
+    """Fit a linear probe to each stage's features and measure its accuracy on held-out images.
 
     The covariance within classes is shrunk after Ledoit & Wolf 2004 (https://doi.org/10.1016/S0047-259X(03)00096-4),
-    so that channels that are dead or copies of one another do no harm.
+    so that dead or duplicate channels do no harm.
 
     Args:
-        fitted: what the probes are fitted to; best not what the network was trained on, which it knows by heart.
-        held_out: what they are judged by.
+        fitted: images that the probes are fitted to; not the training images, which the network has memorised.
+        held_out: images that accuracy is measured on.
 
     Returns:
         One entry for each stage, in the order of depth.

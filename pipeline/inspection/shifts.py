@@ -1,7 +1,7 @@
-"""What becomes of predictions when an image is moved by a few pixels: accuracy, and how many stay what they were.
+"""Accuracy and consistency of predictions when images are shifted by a few pixels.
 
-Convolutions are translation-equivariant; pooling, strides, edges and fully connected layers make a network of them
-less than invariant. Consistency is the share of images whose predicted class does not change (Zhang 2019,
+Convolutions are translation-equivariant; pooling, strides, edges and fully connected layers keep a network from
+being invariant. Consistency is the share of images whose predicted class does not change (Zhang 2019,
 https://arxiv.org/abs/1904.11486, where the shifts are random).
 """
 
@@ -19,7 +19,7 @@ from pipeline.evaluation.inference import Probs
 
 Fill = Literal["reflect", "black"]
 FILLS: tuple[Fill, ...] = ("reflect", "black")
-"""What moves in at the edges: the image mirrored there, or black pixels, grey level 0 (which is not the mean)."""
+"""How the edges are filled: by reflection, or with black pixels, grey level 0 (which is not the mean)."""
 
 Row = Mapping[str, Any]
 """One line of shifts.csv: fill, dx and dy (px to the right and down), accuracy, consistency (0..1)."""
@@ -31,7 +31,7 @@ def offsets(largest: int, step: int) -> list[int]:
 
 
 def evaluations(largest: int, step: int) -> int:
-    """Return how often `measure` has the network look at all images: the unmoved ones are known already."""
+    """Return the evaluations of all images that `measure` makes; the unshifted ones are known already."""
     return len(FILLS) * (len(offsets(largest, step)) ** 2 - 1)
 
 
@@ -65,7 +65,7 @@ def measure(
 
     Args:
         unmoved: (N, classes) probabilities of the images as they are.
-        advance: told after each evaluation that one more is done.
+        advance: called with 1 after each evaluation.
     """
     rows: list[Row] = []
     along = offsets(largest, step)

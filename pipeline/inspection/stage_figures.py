@@ -1,5 +1,6 @@
-"""The pictures of the inspect stage: what corruptions and shifts cost, and what the activation layers do."""
+"""Figures of the inspect stage: robustness to corruptions and shifts, activity of activation layers."""
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -32,7 +33,7 @@ def corruption_curves(
     Args:
         clean: accuracy on the same images as they are.
         image: (H, W, 3) uint8.
-        examples: that image under every corruption as `corruptions.examples` returns it.
+        examples: that image under every corruption, as `corruptions.examples` returns it.
     """
     severities = examples.shape[1]
     mean = corruptions.summary(rows)["inspect/corruption_accuracy"]
@@ -82,14 +83,17 @@ def shift_maps(path: Path, rows: Sequence[shifts.Row], clean: float) -> None:
 
 
 def layer_activity(path: Path, rows: Sequence[units.Row], images: int) -> None:
-    """Draw the mean output of every activation layer, and how many of its units are dead or outputs saturated.
+    """Draw the mean output of every activation layer, and the share of its units that are dead or outputs saturated.
+
+    In a network with activations of both kinds it is dead units, and no bar for layers that cannot have any.
 
     Args:
-        images: how many the network was shown.
+        images: number of images.
     """
     names = [f"{row['layer']} ({row['units']})" for row in rows]
-    measure = "dead" if rows[0]["dead"] != "" else "saturated"
-    shares = [row[measure] for row in rows]
+    measure = "dead" if any(row["dead"] != "" for row in rows) else "saturated"
+    shares = [math.nan if row[measure] == "" else row[measure] for row in rows]
+    kinds = ", ".join(dict.fromkeys(row["activation"] for row in rows))
     explanation = (
         f"Units that none of {images:,} images activates"
         if measure == "dead"
@@ -99,14 +103,16 @@ def layer_activity(path: Path, rows: Sequence[units.Row], images: int) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         left.barh(names, [row["mean"] for row in rows], color=BLUE)
         left.axvline(0, color=GREY, lw=1)
-        left.set(title=f"Mean output ({rows[0]['activation']})", xlabel="mean output", ylabel="layer (units)")
+        left.set(title=f"Mean output ({kinds})", xlabel="mean output", ylabel="layer (units)")
         text_size = min(8, 600 / len(rows))
         left.tick_params(axis="y", labelsize=text_size)
         bars = right.barh(names, shares, color=ORANGE)
-        right.bar_label(bars, [f"{share:.1%}" for share in shares], padding=3, fontsize=text_size)
+        right.bar_label(
+            bars, ["" if math.isnan(share) else f"{share:.1%}" for share in shares], padding=3, fontsize=text_size
+        )
         right.set(title=explanation, xlabel=f"share of the {'units' if measure == 'dead' else 'outputs'}")
         left.set_ylim(len(rows) - 0.4, -0.6)  # the first layer on top
-        right.set_xlim(0, max(0.1, 1.2 * max(shares)))
+        right.set_xlim(0, max(0.1, 1.2 * np.nanmax(shares)))
         right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         headline(figure, _verdict(rows, measure))
 
@@ -114,7 +120,7 @@ def layer_activity(path: Path, rows: Sequence[units.Row], images: int) -> None:
 def _verdict(rows: Sequence[units.Row], measure: str) -> str:
     total = units.summary(rows)[f"inspect/{measure}_share"]
     if measure == "dead":
-        count = sum(row["units"] for row in rows)
+        count = sum(row["units"] for row in rows if row["dead"] != "")
         return f"{round(total * count) or 'None'} of {count:,} units {'is' if total == 0 else 'are'} dead"
     return f"{total:.1%} of the outputs are saturated on average over layers"
 
@@ -124,7 +130,7 @@ def _colours() -> dict[str, str]:
 
 
 def _heat_map(axes: Axes, values: npt.NDArray[np.float64], lowest: float) -> AxesImage:
-    """Draw shares as colours with a number in each field, if there is room for it."""
+    """Draw shares as colours, with the number in each cell if there is room for it."""
     image = axes.imshow(values, cmap="viridis", vmin=lowest, vmax=1)
     axes.grid(visible=False)
     if len(values) <= MOST_NUMBERS:

@@ -1,11 +1,10 @@
-"""How the units of every activation layer behave over a set of images: how active, how saturated, how dead.
+"""The activity of every activation layer over a set of images: mean output, saturated outputs, dead units.
 
-What these words mean is said in `pipeline.activity`, which measures the same while a network trains.
+`pipeline.models.common.activity` defines the terms.
 """
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,13 +19,20 @@ Row = Mapping[str, Any]
 
 
 def measure(model: nn.Module, split: Split, *, batch_size: int, place: torch.device) -> list[Row]:
-    """Return one row for every activation layer over all images of a split; of outputs only a batch is held.
+    """Return one row for every activation layer, in the order in which they run; holds the outputs of one batch.
 
-    A unit is a channel of a convolution, at whatever position, or a neuron of a fully connected layer.
+    A unit is a channel of a convolution, a neuron of a fully connected layer, or a feature of tokens. Activations that
+    are functions and no modules have no row.
     """
-    with _watched(activity.activation_layers(model)) as watches:
+    found: dict[str, tuple[str, activity.Tally]] = {}
+
+    def add(name: str, layer: nn.Module, outputs: Tensor) -> None:
+        _, tally = found.setdefault(name, (type(layer).__name__, activity.Tally(layer)))
+        tally.add(outputs)
+
+    with activity.watched(model, activity.activation_layers(model), add):
         inference.predict(model, split, batch_size=batch_size, place=place)
-    return [watch.row(name) for name, watch in watches.items()]
+    return [_row(name, kind, tally) for name, (kind, tally) in found.items()]
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
@@ -43,30 +49,8 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
     return result
 
 
-class _Watch:
-    """A forward hook that keeps a tally of a layer's outputs."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        self.kind = type(layer).__name__
-        self.tally = activity.Tally(layer)
-        self.units = 0
-
-    def __call__(self, _layer: nn.Module, _inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        self.units = outputs.shape[1]
-        self.tally.add(outputs)
-
-    def row(self, name: str) -> Row:
-        found = self.tally.activity()
-        shares = {"saturated": found.saturated, "dead": found.dead}
-        given = {key: "" if share is None else share for key, share in shares.items()}
-        return {"layer": name, "activation": self.kind, "units": self.units, "mean": found.mean, **given}
-
-
-@contextmanager
-def _watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, _Watch]]:
-    """Watch layers while the block runs."""
-    watches = {name: _Watch(layer) for name, layer in layers.items()}
-    with ExitStack() as hooks:
-        for name, layer in layers.items():
-            hooks.enter_context(layer.register_forward_hook(watches[name]))
-        yield watches
+def _row(name: str, kind: str, tally: activity.Tally) -> Row:
+    found = tally.activity()
+    shares = {"saturated": found.saturated, "dead": found.dead}
+    known = {key: "" if share is None else share for key, share in shares.items()}
+    return {"layer": name, "activation": kind, "units": tally.units, "mean": found.mean, **known}

@@ -1,11 +1,13 @@
-"""Gradients and activations of every layer, looked at between epochs on a copy, so that training never notices."""
+"""Gradients and activations of every layer between epochs, measured on a copy without effect on the training."""
 
 import copy
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.data import augment
 from pipeline.data.loader import TrainLoader
@@ -40,9 +42,10 @@ def fixed_batch(loader: TrainLoader) -> tuple[Tensor, Tensor]:
 def look(model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float, epoch: int) -> list[Row]:
     """Return a row for each layer with weights and each activation layer, in the order in which they run.
 
-    All is computed in float32 on a copy in training mode, so batch norm uses the batch's own statistics and changes
-    none of the model's. Dropout is off: rows are a function of weights and images, and no random number is drawn.
-    Weights that are not trained or form a vector (biases, normalisation) have no row.
+    All is computed in float32 on a copy in evaluation mode, except that batch norm uses the batch's own statistics as
+    in training. Dropout is off: rows are a function of weights and images, and no random number is drawn. Weights have
+    no row if they are not trained, form a vector (biases, normalisation) or belong to the network itself (class
+    tokens). A layer that runs several times has a row for each, see `activity.watched`.
 
     Args:
         images: (B, 3, H, W) uint8, on the model's device.
@@ -50,35 +53,35 @@ def look(model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: f
         label_smoothing: of the loss.
         epoch: written into the rows.
     """
-    copied = copy.deepcopy(model).train()
+    copied = copy.deepcopy(model).eval()
     for layer in copied.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.eval()
-    seen: list[tuple[str, nn.Module, activity.Activity | None]] = []
+        if isinstance(layer, _BatchNorm):
+            layer.train()
     activations = activity.activation_layers(copied)
-    for name, layer in copied.named_modules():
-        if name in activations:
-            layer.register_forward_hook(
-                lambda layer, _, output, name=name: seen.append((name, layer, activity.measure(output, layer)))
-            )
-        elif _has_weights(layer):
-            layer.register_forward_hook(lambda layer, _, __, name=name: seen.append((name, layer, None)))
-    F.cross_entropy(copied(images), labels, label_smoothing=label_smoothing).backward()  # type: ignore[no-untyped-call]
+    weighted = {name: layer for name, layer in copied.named_modules() if name and _weights(layer)}
+    seen: list[tuple[str, nn.Module, activity.Activity | None]] = []
+
+    def note(name: str, layer: nn.Module, output: Tensor) -> None:
+        seen.append((name, layer, None if _weights(layer) else activity.measure(output, layer)))
+
+    with activity.watched(copied, weighted | activations, note):
+        loss = F.cross_entropy(copied(images), labels, label_smoothing=label_smoothing)
+    loss.backward()  # type: ignore[no-untyped-call]
     return [_row(epoch, name, layer, found) for name, layer, found in seen]
 
 
-def _has_weights(layer: nn.Module) -> bool:
-    weight = getattr(layer, "weight", None)
-    return isinstance(weight, nn.Parameter) and weight.requires_grad and weight.ndim >= 2
+def _weights(layer: nn.Module) -> list[nn.Parameter]:
+    """Return a layer's own matrices and filters that are trained; of attention, those of queries, keys and values."""
+    own = layer.parameters(recurse=False)
+    return [parameter for parameter in own if parameter.requires_grad and parameter.ndim >= 2]
 
 
 def _row(epoch: int, name: str, layer: nn.Module, found: activity.Activity | None) -> Row:
     row: Row = dict.fromkeys(COLUMNS) | {"epoch": epoch, "layer": name, "kind": type(layer).__name__}
     if found:
         return row | vars(found)
-    assert isinstance(layer.weight, nn.Parameter)
-    assert layer.weight.grad is not None
-    gradient, weights = _norm(layer.weight.grad), _norm(layer.weight.detach())
+    gradient = math.hypot(*(_norm(weight.grad) for weight in _weights(layer) if weight.grad is not None))
+    weights = math.hypot(*(_norm(weight.detach()) for weight in _weights(layer)))
     return row | {"gradient_norm": gradient, "relative_gradient": gradient / weights if weights else None}
 
 

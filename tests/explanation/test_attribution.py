@@ -160,7 +160,9 @@ def test_grad_cam_takes_the_last_feature_maps_before_pooling(arch, side, image):
 
 def test_grad_cam_says_what_an_mlp_lacks(image):
     """It has no place that a feature belongs to."""
-    with pytest.raises(InspectionError, match=r"^Grad-CAM: expected a network with a convolution, found none"):
+    with pytest.raises(
+        InspectionError, match=r"^Grad-CAM: this network has no convolution whose outputs are feature maps"
+    ):
         attribution.grad_cam(network("mlp").eval(), image, 0)
 
 

@@ -139,12 +139,12 @@ def test_of_an_mlp_a_line_says_why_what_convolutions_do_is_left_out(explain, sma
     code, out, _ = explain()
     assert code == 0
     left_out = [line.removeprefix("left out: ") for line in out.splitlines() if line.startswith("left out: ")]
-    no_filters = "model.arch: found mlp, which has no filters; expected cnn, resnet or speednet"
-    no_maps = "model.arch: found mlp, which has no feature maps; expected cnn, resnet or speednet"
+    no_filters = "this network has no first-layer filters: no layer has weights (F, 3, k, k)"
+    no_maps = "this network has no feature maps: none of its parts has an output (N, C, H, W)"
     topics = ("edges", "the first layer's filters", "feature maps", "what excites channels")
     reasons = (no_filters, no_filters, no_maps, no_maps)
     assert left_out[2:] == [f"{topic}: {reason}" for topic, reason in zip(topics, reasons, strict=True)]
-    assert all(line.startswith("Grad-CAM: expected a network with a convolution, found none") for line in left_out[:2])
+    assert all(line.startswith("Grad-CAM: this network has no convolution") for line in left_out[:2])
     text, _, pictures = read(tmp_path / "explain/explanation.html")
     assert len(pictures) == len(ANSWER + ALL_IMAGES)
     assert all(f"left out: {line}" in text for line in left_out[2:])

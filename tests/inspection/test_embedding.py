@@ -47,7 +47,7 @@ def test_features_are_what_the_last_linear_layer_turns_into_scores(arch, data, c
 
 def test_a_network_without_a_linear_layer_has_no_features(data, cpu):
     """A message instead of an empty array."""
-    with pytest.raises(InspectionError, match=r"^features: expected a network that ends in a fully connected layer"):
+    with pytest.raises(InspectionError, match=r"^features: expected a network with a `head` or a torch.nn.Linear"):
         embedding.features(nn.Flatten(), data["test"], batch_size=100, place=cpu)
 
 

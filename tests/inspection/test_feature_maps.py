@@ -1,6 +1,7 @@
 """Feature maps and what excites them: nothing but what the network computes, found where it was planted."""
 
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pipeline.data.dataset import Split
 from pipeline.errors import InspectionError
 from pipeline.inspection import feature_maps, feature_maps_figures, receptive_field
 from pipeline.inspection.receptive_field import Field
+from pipeline.models.common import features
 from tests.models.test_networks import network, pictures
 
 NETWORKS = {
@@ -27,6 +29,13 @@ NAMES = {
     "resnet": ["stem", "stages.0", "stages.1", "stages.2"],
     "speednet": ["first", "groups.0", "groups.1"],
 }
+
+CHAINS = {
+    "cnn": lambda model: [[block] for block in model.blocks],
+    "resnet": lambda model: [[model.stem], *([stage] for stage in model.stages)],
+    "speednet": lambda model: [[model.first, model.activation], *([group] for group in model.groups)],
+}
+"""The layers of each stage, that run one after the other."""
 
 
 def trained(name: str) -> nn.Module:
@@ -45,23 +54,51 @@ def trained(name: str) -> nn.Module:
 def test_receptive_fields_are_where_gradients_arrive(name):
     """The pixels with a gradient at one place of a map are those of its box: none beyond, each edge reached."""
     model = trained(name)
-    x = torch.randn(24, 3, 96, 96, requires_grad=True)  # large enough that no box touches the padding
-    maps = x
-    for part in receptive_field.stages(model):
-        for layer in part.layers:
-            maps = layer(maps)
-        row, column = maps.shape[2] // 2, maps.shape[3] // 2 + 1
-        (gradient,) = torch.autograd.grad(maps[:, :, row, column].sum(), x, retain_graph=True)
-        rows, columns = (gradient.abs().sum((0, 1)).sum(dim).nonzero().flatten() for dim in (1, 0))
+    x = torch.randn(24, 3, 96, 96, requires_grad=True)  # so large that no box below touches the padding
+    maps: dict[str, torch.Tensor] = {}
+    watched = features.watched(features.stages(model), lambda name, output: maps.update({name: output}))
+    with watched, suppress(RuntimeError):  # a classifier may take images of 32 px only
+        model(x)
+    for stage, field in receptive_field.fields(model).items():
+        row, column = len(field.rows) // 2, min(len(field.columns) // 2 + 1, len(field.columns) - 1)
+        further = (maps[stage].shape[2] - len(field.rows)) // 2  # numbers for the 32 px before the middle 32
+        middle = maps[stage][:, :, row + further, column + further]
+        (gradient,) = torch.autograd.grad(middle.sum(), x, retain_graph=True)
+        rows, columns = (gradient.abs().sum((0, 1)).sum(dim).nonzero().flatten() - 32 for dim in (1, 0))
         found = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
-        assert found == part.field.box(row, column)
+        assert found == field.box(row, column)
 
 
 def test_a_receptive_field_is_that_of_the_closed_form():
     """Two 3 x 3 convolutions see 5 px, pooling one more, and after it each px counts double (Simonyan & Zisserman)."""
-    first, second = receptive_field.stages(network("cnn", convs_per_block=2))
-    assert first.field == Field(size=6, stride=2, start=-2)
-    assert second.field == Field(size=6 + 4 * 2 + 2, stride=4, start=-2 - 2 * 2)
+    first, second = receptive_field.fields(network("cnn", convs_per_block=2)).values()
+    for spans in (first.rows, first.columns):
+        assert np.array_equal(spans, evenly(16, size=6, stride=2, start=-2))
+    for spans in (second.rows, second.columns):
+        assert np.array_equal(spans, evenly(8, size=6 + 4 * 2 + 2, stride=4, start=-2 - 2 * 2))
+    assert (first.size, second.size) == ((6, 6), (16, 16))
+    assert first.box(0, 3) == (-2, 4, 4, 10)
+
+
+@pytest.mark.parametrize(
+    ("arch", "changes", "sizes"),
+    [
+        ("cnn", {"widths": (2, 3, 4), "convs_per_block": (1, 2, 2)}, [4, 14, 34]),
+        ("resnet", {"depth": 20}, [3, 15, 37, 81]),
+        ("speednet", {"widths": (2, 3, 4)}, [2, 9, 23, 51]),
+    ],
+)
+def test_sizes_are_known_beyond_the_image(arch, changes, sizes):
+    """A box may reach further than the image on all sides; then each number of the map sees the whole image."""
+    fields = list(receptive_field.fields(network(arch, **changes)).values())
+    assert [field.size for field in fields] == [(size, size) for size in sizes]
+    assert [field.is_whole(32) for field in fields] == [size > 60 for size in sizes]
+
+
+def evenly(count: int, *, size: int, stride: int, start: int) -> np.ndarray:
+    """Spans of one size at equal distances: (count, 2)."""
+    starts = start + stride * np.arange(count)
+    return np.stack([starts, starts + size], 1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -73,8 +110,8 @@ def test_feature_maps_are_what_the_network_passes_on(name):
     assert [stage.name for stage in found] == NAMES[NETWORKS[name][0]]
     with torch.inference_mode():
         x = model.normalize(image)
-        for part, stage in zip(receptive_field.stages(model), found, strict=True):
-            for layer in part.layers:
+        for layers, stage in zip(CHAINS[NETWORKS[name][0]](model), found, strict=True):
+            for layer in layers:
                 x = layer(x)
             assert stage.maps.dtype == np.float32
             assert np.allclose(stage.maps, x[0].numpy(), atol=1e-4)
@@ -85,7 +122,8 @@ def test_the_strongest_channels_come_first():
     """By their mean distance from 0; of equals the first."""
     maps = np.zeros((4, 2, 2), np.float32)
     maps[1], maps[2, 0, 0], maps[3] = -2, 4, 2
-    found = feature_maps.FeatureMaps("blocks.0", Field(3, 1, -1), maps)
+    spans = evenly(2, size=3, stride=1, start=-1)
+    found = feature_maps.FeatureMaps("blocks.0", Field(spans, spans), maps)
     assert found.strongest(3).tolist() == [1, 3, 2]
 
 
@@ -172,9 +210,9 @@ def test_what_is_seen_is_cut_and_filled():
     assert (large[:, 0] == 200).all()
 
 
-def test_a_network_without_feature_maps_is_named():
-    """In one line that says which have them."""
-    message = "model.arch: found mlp, which has no feature maps; expected cnn, resnet or speednet"
+def test_a_network_without_feature_maps_is_an_error():
+    """In one line that names no other architecture."""
+    message = r"^this network has no feature maps: none of its parts has an output \(N, C, H, W\)$"
     with pytest.raises(InspectionError, match=message):
         feature_maps.feature_maps(network("mlp"), np.zeros((32, 32, 3), np.uint8))
 

@@ -62,7 +62,8 @@ def test_how_many_images_of_a_channel_are_of_one_class():
     labels = np.array([2, 2, 2, 0, 1], np.uint8)
     images = np.array([[0, 1, 2], [2, 3, 4]])
     nothing = np.zeros((2, 3))
-    field = receptive_field.Field(1, 1, 0)
+    pixel = np.array([[0, 1]])
+    field = receptive_field.Field(pixel, pixel)
     found = feature_maps.Exciting("blocks.0", field, nothing, images, np.zeros((2, 3, 2), int), np.zeros(2))
     assert learned.most_common(labels, found) == 2.0
 
@@ -129,13 +130,13 @@ def test_suspicious_labels_are_a_share_of_the_images(coloured, cpu, tmp_path):
 def test_what_a_network_cannot_give_is_left_out_with_the_reason(coloured, cpu, tmp_path, capsys):
     """An mlp has no filters and no feature maps, and all the rest."""
     subject = looked_at(coloured, cpu, model=build("mlp").eval())
-    with pytest.raises(InspectionError, match="found mlp, which has no filters"):
+    with pytest.raises(InspectionError, match="this network has no first-layer filters"):
         learned.first_layer(subject, tmp_path / "none.png")
     metrics = learned.draw(subject, tmp_path / "figures")
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"embedding", "confusions", "label_errors"}
     assert not any("first_layer" in key or "patch" in key for key in metrics)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("left out")] == [
-        "left out: first_layer: model.arch: found mlp, which has no filters; expected cnn, resnet or speednet",
-        "left out: patches: model.arch: found mlp, which has no feature maps; expected cnn, resnet or speednet",
+        "left out: first_layer: this network has no first-layer filters: no layer has weights (F, 3, k, k)",
+        "left out: patches: this network has no feature maps: none of its parts has an output (N, C, H, W)",
     ]

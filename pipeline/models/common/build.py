@@ -8,7 +8,8 @@ A network may say more of itself; each of these is optional and has a default th
 
 - `fit(images)` computes from (N, 3, H, W) uint8 training images what is not learned. Default: nothing.
 - `head` is the layer that gives the class scores. Default: the `nn.Linear` that runs last, if there is one.
-- `feature_stages` are its parts whose outputs are feature maps; see `pipeline.models.common.features`.
+- `feature_stages` are its modules whose outputs are feature maps (N, C, H, W), in order. Default: found by running
+  the network once, see `pipeline.models.common.features`.
 """
 
 import importlib

@@ -28,6 +28,10 @@ class Network(nn.Module):
         self.classifier = nn.Linear(4 * width, classes)
         initialize(self, "kaiming")
 
+    @property
+    def feature_stages(self) -> list[nn.Module]:
+        return [self.stem, *self.stages]
+
     def forward(self, images: Tensor) -> Tensor:
         x = self.normalize(images)
         x = self.stem(x)
