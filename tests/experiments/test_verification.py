@@ -35,8 +35,8 @@ def test_what_differs_is_named_with_its_size(clone):
     """Code changed without running it: the weights are other ones than the commit claims."""
     training = clone.folder / "pipeline/training/optim.py"
     text = training.read_text()
-    assert "momentum=params.momentum" in text
-    training.write_text(text.replace("momentum=params.momentum", "momentum=0.5 * params.momentum"))
+    assert "momentum=muon.momentum" in text
+    training.write_text(text.replace("momentum=muon.momentum", "momentum=0.5 * muon.momentum"))
     clone("git", "commit", "-q", "-a", "-m", "Other code, old results")
     output = verify(clone, "HEAD", 1)
     assert "of 14 outputs differ: metrics/train.json, model" in output
