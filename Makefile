@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1 \t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1 \t/' | expand -t 16
 
 install: $(INSTALLED) ## create .venv and install everything, pinned by constraints.txt
 
@@ -33,8 +33,13 @@ demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the expe
 	@echo "  dvc exp run -S model.cnn.activation=tanh               change a parameter, keep both results"
 	@echo "  python -m pipeline compare --all                       rank experiments, test whether differences are significant"
 
-test: $(INSTALLED) ## run the tests: no network, no GPU needed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: $(INSTALLED) ## run all tests, in about 15 minutes on two cores: no network, no GPU needed
+	$(PYTEST)
+
+test-fast: $(INSTALLED) ## run the tests that start neither DVC nor whole stages, in about two minutes
+	$(PYTEST) -m 'not e2e'
 
 lint: $(INSTALLED) ## check style, types and which package imports which
 	$(BIN)/ruff check .
@@ -49,4 +54,4 @@ lock: $(INSTALLED) ## pin the installed package versions in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 	@touch $(INSTALLED)
 
-.PHONY: help install demo test lint ui lock
+.PHONY: help install demo test test-fast lint ui lock

@@ -1,8 +1,9 @@
-"""A repository of its own for tests that run the project's commands."""
+"""Repositories for tests that run the project's commands."""
 
 import shutil
 import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -11,31 +12,58 @@ from pipeline import files
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
+LEFT_OUT = ("tests/", "docs/", "metrics/", "dvc.lock")
+"""Tracked files that no command reads, among them the results that a user may have committed."""
+STORE = ("mlflow.db*", "mlartifacts", ".mlflow.lock")
+"""What MLflow keeps in a repository, absolute paths in it."""
+
 
 class Clone:
-    """A git clone of the working tree with the small parameters committed, and commands run in it."""
+    """A repository of the project's files for one test module, and commands run in it."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], changes: dict | None = None) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        """Take the repository in a folder as it is."""
         self.folder = folder
         self.stores = 0  # how many have been lost
-        self.environment = environment | {"HOME": str(folder.parent)}
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        self.environment = environment
+
+    @classmethod
+    def new(
+        cls,
+        folder: Path,
+        environment: dict[str, str],
+        changes: dict | None = None,
+        *,
+        source: Path = ROOT,
+        cache: Path | None = None,
+    ) -> "Clone":
+        """Commit the project's files with the small parameters to a new repository, without any results.
+
+        Args:
+            changes: parameters that differ from the small ones.
+            source: the working tree to copy, tracked and new files alike.
+            cache: DVC's cache to start with, run cache included: what it holds is restored instead of run.
+        """
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=source, capture_output=True, text=True, check=True).stdout
         for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file() and not name.startswith("tests/"):
+            if (source / name).is_file() and not name.startswith(LEFT_OUT):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, folder / name)
+                shutil.copyfile(source / name, folder / name)
         write_params(folder / "params.yaml", SMALL | (changes or {}))
-        self("git", "init", "-q", "-b", "main")
-        self("git", "config", "user.email", "tests@example.org")
-        self("git", "config", "user.name", "Tests")
+        if cache:
+            shutil.copytree(cache, folder / ".dvc/cache")
+        made = cls(folder, environment)
+        made("git", "init", "-q", "-b", "main")
+        made("git", "config", "user.email", "tests@example.org")
+        made("git", "config", "user.name", "Tests")
+        made.commit("start")
+        return made
+
+    def commit(self, message: str) -> None:
+        """Commit all that git does not ignore."""
         self("git", "add", "-A")
-        self("git", "commit", "-q", "-m", "start")
+        self("git", "commit", "-q", "-m", message)
 
     def __call__(self, *command: str, code: int = 0, **environment: str) -> str:
         done = subprocess.run(
@@ -81,6 +109,48 @@ class Clone:
 
     def metrics(self, name: str) -> dict:
         return files.read_json(self.folder / f"metrics/{name}.json")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A repository in which `dvc repro` has run every stage, once for all test processes.
+
+    Attributes:
+        folder: for the repository, a copy of it and what was printed.
+        environment: of its commands.
+    """
+
+    folder: Path
+    environment: dict[str, str]
+
+    @property
+    def repository(self) -> Path:
+        """Where it ran, with its MLflow store: tests/test_pipeline.py alone uses it, and changes it."""
+        return self.folder / "repository"
+
+    @property
+    def output(self) -> str:
+        """What `dvc repro` printed."""
+        return (self.folder / "output").read_text()
+
+    @property
+    def cache(self) -> Path:
+        """DVC's cache afterwards."""
+        return self.folder / "copy/.dvc/cache"
+
+    def copy(self, folder: Path) -> Clone:
+        """Copy the repository as it was afterwards, its results not committed, without the MLflow store."""
+        shutil.copytree(self.folder / "copy", folder)
+        return Clone(folder, self.environment)
+
+    def make(self) -> None:
+        """Run the pipeline, unless that was done."""
+        if (self.folder / "output").exists():
+            return
+        made = Clone.new(self.repository, self.environment, {"inspect.features": True, "train.diagnostics": True})
+        output = made("dvc", "repro")
+        shutil.copytree(self.repository, self.folder / "copy", ignore=shutil.ignore_patterns(*STORE))
+        (self.folder / "output").write_text(output)
 
 
 def ran(output: str) -> list[str]:

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -27,6 +28,7 @@ SMALL = {
     "data.dataset": "shapes10",
     "data.shapes10.train_images": 600,
     "data.shapes10.test_images": 1000,
+    "data.shapes10.noise": 0.0,
     "data.val_images": 100,
     "model.cnn.widths": [8, 16],
     "model.cnn.convs_per_block": 1,
@@ -38,6 +40,12 @@ SMALL = {
     "inspect.images": 100,
     "inspect.features": False,
 }
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the modules that take longest, so that no test process is left alone with one at the end."""
+    slow = {item.module for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.module not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -114,10 +122,31 @@ def cpu() -> torch.device:
 
 
 @pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
+def shared(tmp_path_factory) -> Path:
+    """The folder that the test processes of a run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def environment(shared) -> dict[str, str]:
     """The environment for the project's commands: this interpreter first, no state of the user's."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-    return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}", "COLUMNS": "120"}
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "GIT_", "XDG_"))
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
+    return clean | {"PATH": path, "HOME": str(shared / "home"), "COLUMNS": "120"}
+
+
+@pytest.fixture(scope="session")
+def finished(shared, environment):
+    """A small pipeline that has run: the first test process that asks for it makes it, the others wait."""
+    from tests.clone import Finished
+
+    found = Finished(shared / "finished", environment)
+    with filelock.FileLock(shared / "finished.lock"):
+        found.make()
+    return found
 
 
 @pytest.fixture

@@ -153,6 +153,7 @@ class Recorder:
         patch.setattr(Params, "effective", read_effective)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "track"])
 def test_params_are_what_the_stage_reads(reads, name):
     """Each value read is listed, and of what is listed each value is read, for every dataset and architecture."""

@@ -12,25 +12,21 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.experiments import dependencies
-from pipeline.experiments.repository import Repository
 from tests.clone import Clone, ran
-from tests.conftest import SMALL, write_params
 
 STAGES = ["download", "preprocess", "train", "evaluate", "inspect", "export", "track"]
-LEARNED = {"inspect.features": True}
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory, environment) -> Clone:
-    """A clone in which `dvc repro` has run once; what it printed is in `clone.first`."""
-    made = Clone(tmp_path_factory.mktemp("clone") / "repository", environment, LEARNED)
-    made.first = made("dvc", "repro")
-    return made
+def clone(finished, environment) -> Clone:
+    """The repository in which `dvc repro` has run once."""
+    return Clone(finished.repository, environment)
 
 
-def test_repro_runs_all_stages_and_leaves_every_output(clone):
+def test_repro_runs_all_stages_and_leaves_every_output(clone, finished):
     """From nothing to a trained, evaluated, exported, tracked network."""
-    assert ran(clone.first) == STAGES
+    assert ran(finished.output) == STAGES
     for stage in dependencies.stages(clone.folder).values():
         for entry in (*stage.get("outs", []), *stage.get("metrics", [])):
             assert (clone.folder / (entry if isinstance(entry, str) else next(iter(entry)))).exists(), entry
@@ -40,14 +36,19 @@ def test_repro_runs_all_stages_and_leaves_every_output(clone):
 
 
 def test_a_second_repro_runs_nothing(clone):
-    """All outputs are what their inputs decide."""
+    """All outputs are what their inputs decide, and sections of architectures that are not in use decide nothing."""
+    params = clone.folder / "params.yaml"
+    text = params.read_text()
+    params.write_text(text.replace("depth: 20", "depth: 14").replace("hidden: [128, 128]", "hidden: [7]"))
+    assert clone("git", "diff", "--numstat").split()[:2] == ["2", "2"]
     assert ran(clone("dvc", "repro")) == []
+    params.write_text(text)
 
 
 def test_the_run_is_complete_in_mlflow(clone):
     """Params, metrics under DVC's names, curves, figures, dataset, model: all in one run."""
-    (run,) = [run for run in clone.runs() if "DVC_EXP_NAME" not in run.data.tags]
-    client = mlflow.MlflowClient(f"sqlite:///{clone.folder}/mlflow.db")
+    (run,) = clone.runs()
+    client = clone.client()
     assert run.info.status == "FINISHED"
     assert run.data.params["model.cnn.widths"] == "[8, 16]"
     assert run.data.params["optimizer.muon.lr"] == "0.01"
@@ -71,7 +72,8 @@ def test_the_run_is_complete_in_mlflow(clone):
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"params.yaml", "history.csv", "layers.csv", "predictions.csv", "MODEL_CARD.md", "figures"} <= names
     figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "figures")}
-    assert figures == {"augmentations.png", "training.png", "confusion.png", "reliability.png", "mistakes.png"}
+    trained = {"training.png", "gradients.png", "units.png"}
+    assert figures == {"augmentations.png", "confusion.png", "reliability.png", "mistakes.png"} | trained
     inspection = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "inspection")}
     assert inspection == {"corruptions.csv", "shifts.csv", "layers.csv", "figures"}
     inspection = {Path(file.path).stem for file in client.list_artifacts(run.info.run_id, "inspection/figures")}
@@ -94,81 +96,46 @@ def test_the_registered_model_predicts_what_the_pipeline_predicted(clone):
 
 
 def test_changing_what_evaluate_reads_does_not_retrain(clone):
-    """evaluate and what follows it, and a run of its own in MLflow with train's curves."""
-    output = clone("dvc", "exp", "run", "-n", "plain", "-S", "evaluate.tta=none")
+    """Only evaluate and what follows it run; without MLflow the experiment is kept, and sync makes its run later."""
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    output = clone("dvc", "exp", "run", "-n", "plain", "-S", "evaluate.tta=none", **away)
     assert ran(output) == ["evaluate", "export", "track"]
-    (run,) = [run for run in clone.runs() if run.info.run_name == "plain"]
-    client = mlflow.MlflowClient(f"sqlite:///{clone.folder}/mlflow.db")
-    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 2
+    assert "run python -m pipeline sync" in output
     clone("git", "checkout", "-q", ".")
-
-
-def test_changing_an_architecture_that_is_not_in_use_runs_nothing(clone):
-    """model.resnet.* has no effect on a cnn."""
-    clone("dvc", "repro")
-    write_params(clone.folder / "params.yaml", SMALL | LEARNED | {"model.resnet.depth": 14, "model.mlp.hidden": [7]})
-    assert ran(clone("dvc", "repro")) == []
-    clone("git", "checkout", "-q", "params.yaml")
+    assert [run.info.run_name for run in clone.runs() if "DVC_EXP_NAME" in run.data.tags] == []
+    assert clone(sys.executable, "-m", "pipeline", "sync", "--rev", "plain").splitlines() == ["create plain"]
+    run = of_experiment(clone, "plain")
+    assert run.data.params["evaluate.tta"] == "none"
+    assert "test/accuracy_tta" not in run.data.metrics
+    assert run.data.metrics["train/loss"] == clone.metrics("train")["train/loss"]
+    assert steps(clone, run, "train/loss") == steps(clone, run, "val/accuracy") == [1, 2]
 
 
 def test_a_restored_experiment_is_tracked_all_the_same(clone):
-    """The same parameters under two names, each in a temporary workspace: train is restored, each has its run."""
-    changes = ("-S", "model.cnn.activation=tanh", "-S", "train.diagnostics=true", "-S", "inspect.features=false")
-    for name in ("first", "second"):
-        output = clone("dvc", "exp", "run", "--temp", "-n", name, *changes)
-        assert ("train" in ran(output)) == (name == "first"), output
-    first, second = [[run for run in clone.runs() if run.info.run_name == name] for name in ("first", "second")]
-    assert len(first) == len(second) == 1
-    assert first[0].data.metrics == second[0].data.metrics
-    assert first[0].data.params == second[0].data.params
-    assert first[0].data.params["model.cnn.activation"] == "tanh"
-    artifacts = Path(second[0].info.artifact_uri.removeprefix("file://"))
+    """The same parameters under another name, where nothing has run: all comes from DVC's cache, and has its run."""
+    (clone.folder / "dvc.lock").unlink()
+    output = clone("dvc", "exp", "run", "--temp", "-n", "again", "-S", "evaluate.tta=none")
+    assert ran(output) == ["track"]
+    plain, again = of_experiment(clone, "plain"), of_experiment(clone, "again")
+    assert plain.data.metrics == again.data.metrics
+    assert plain.data.params == again.data.params
+    assert steps(clone, again, "train/loss") == steps(clone, again, "val/accuracy") == [1, 2]
+    artifacts = Path(again.info.artifact_uri.removeprefix("file://"))
     assert artifacts.is_relative_to(clone.folder / "mlartifacts")
     for figure in ("confusion", "gradients", "units"):
         assert (artifacts / f"figures/{figure}.png").stat().st_size > 10_000
     layers = (artifacts / "layers.csv").read_text().splitlines()
     assert len(layers) == 1 + 3 * 5  # before the first epoch and after two: three layers with weights, two activations
-    assert (clone.folder / "params.yaml").read_text().count("activation: tanh") == 0
+    assert "tta: flip" in (clone.folder / "params.yaml").read_text()
 
 
-def test_results_of_a_revision_can_be_shown_and_compared(clone):
-    """`python -m pipeline show` and DVC's own diffs read what the stages wrote."""
-    shown = clone(sys.executable, "-m", "pipeline", "show", "first")
-    assert "test accuracy" in shown
-    assert "accuracy on corrupted images" in shown
-    assert "shapes10" in shown
-    with Repository(clone.folder) as repository:
-        first, other = (repository.results(repository.resolve(name)).metrics for name in ("first", "plain"))
-    assert first["train/loss"] != other["train/loss"] == clone.metrics("train")["train/loss"]
-    assert first["model/parameters"] == other["model/parameters"]
-    difference = clone("dvc", "metrics", "diff", "first", "plain", "--json")
-    changed = {key for metrics in json.loads(difference).values() for key in metrics}
-    assert {"train/loss", "test/loss"} <= changed
-    assert "model/parameters" not in changed
-    drawn = clone("dvc", "plots", "diff", "first", "plain", "-o", "dvc_plots")
-    assert "failed" not in drawn, "first has no pictures of what it has learned"
-    page = (clone.folder / "dvc_plots/index.html").read_text()
-    for title in ("Loss", "Accuracy", "Confusion", "confusion.png", "embedding.png"):
-        assert title in page
-    assert "shifts.csv" not in page
-    assert "error: nowhere: unknown Git revision 'nowhere'" in clone(
-        sys.executable, "-m", "pipeline", "show", "nowhere", code=1
-    )
+def of_experiment(clone: Clone, name: str) -> mlflow.entities.Run:
+    (run,) = [run for run in clone.runs() if run.info.run_name == name]
+    return run
 
 
-def test_the_same_inputs_give_the_same_bytes(clone, tmp_path_factory, environment):
-    """A second clone, without the first one's cache, hashes to the same dvc.lock but for what a clock says."""
-    other = Clone(tmp_path_factory.mktemp("other") / "repository", environment, LEARNED)
-    other("dvc", "repro")
-    clone("git", "checkout", "-q", ".")
-    clone("dvc", "repro")
-    hashes = []
-    for folder in (clone.folder, other.folder):
-        stages = YAML(typ="safe").load(folder / "dvc.lock")["stages"]
-        outs = [out for stage in stages.values() for out in stage.get("outs", [])]
-        hashes.append({out["path"]: out["md5"] for out in outs if not out["path"].startswith("metrics/runtime/")})
-    assert len(hashes[0]) == 16
-    assert hashes[0] == hashes[1]
+def steps(clone: Clone, run: mlflow.entities.Run, metric: str) -> list[int]:
+    return [point.step for point in clone.client().get_metric_history(run.info.run_id, metric)]
 
 
 def test_stages_find_the_projects_interpreter_without_an_activated_environment(clone):

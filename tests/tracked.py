@@ -30,7 +30,7 @@ def write_results(folder: Path) -> Results:
     (folder / "card.md").write_text("# A card")
     machine = dict.fromkeys((*runs.MACHINE, *runs.VERSIONS), "x")
     return Results(
-        params=params.effective("data", "augment", "model", "train", "evaluate", "export"),
+        params=params.effective("data", "augment", "model", "optimizer", "train", "evaluate", "export"),
         metrics={
             "data/name": "shapes10",
             "data/train_images": 500,

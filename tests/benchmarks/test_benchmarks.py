@@ -168,6 +168,7 @@ def numbers(tree):
         yield tree
 
 
+@pytest.mark.e2e
 def test_throughput(benchmark):
     """Images per second and ratios are those of the rounds in the same file."""
     said, found = benchmark("throughput", "--arch", "cnn", "--images", "350", "--rounds", "2")
@@ -186,6 +187,7 @@ def test_throughput(benchmark):
         assert cnn[key] == pytest.approx(statistics.mean(other / ours for other, ours in pairs), rel=1e-3)
 
 
+@pytest.mark.e2e
 def test_inference(benchmark):
     """With one round a ratio is that of the two speeds."""
     sizes = ("--batch-size", "1", "--batch-size", "30")
@@ -205,6 +207,7 @@ def test_inference(benchmark):
         assert f"{speed:,.0f}" in said
 
 
+@pytest.mark.e2e
 def test_overhead_of_the_train_stage_and_of_the_start(benchmark):
     """The stage against the loop, and the start of one stage; one round each."""
     small = ["--images", "500", "--val-images", "100", "--epochs", "2", "--rounds", "1", "--repeats", "1"]
@@ -245,6 +248,7 @@ def small_pipeline(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.e2e
 def test_overhead_of_a_repro_without_work(small_pipeline, tmp_path):
     """The copy runs before it is timed; where something is left to do, there is nothing to compare."""
     (tmp_path / "work").mkdir()

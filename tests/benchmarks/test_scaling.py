@@ -118,6 +118,7 @@ def test_what_is_timed_is_the_training_itself(defaults, tmp_path, cpu):
         assert torch.equal(mine, other)
 
 
+@pytest.mark.e2e
 def test_the_command_measures_writes_and_draws(tmp_path, environment, monkeypatch):
     """A minuscule setting, all of it; then the same pictures from the JSON alone."""
     result, figure, layers = tmp_path / "result.json", tmp_path / "growth.png", tmp_path / "layers.png"

@@ -11,6 +11,7 @@ import torch
 from benchmarks import airbench_muon, airbench_package, speedrun, speedrun_figure
 from benchmarks.airbench_muon import Outcome, Recipe
 from benchmarks.measuring import BenchmarkError
+from pipeline import stage
 from pipeline.archives import shapes10
 from pipeline.config import presets
 from tests.paths import ROOT
@@ -108,6 +109,7 @@ def small_archive(tmp_path_factory):
     return path
 
 
+@pytest.mark.e2e
 def test_both_sides_are_trained_and_compared(small_archive, tmp_path):
     """With two seeds: what is printed and written agrees with the single runs."""
     out = tmp_path / "speedrun.json"
@@ -154,18 +156,12 @@ def test_results_of_two_machines_are_not_drawn_as_one(tmp_path):
         (["--package", "--preset", "fast"], "error: --package: airbench runs on CUDA GPUs only, found cpu"),
     ],
 )
-def test_mistakes_are_one_line(small_archive, arguments, expected):
+def test_mistakes_are_one_line(small_archive, arguments, expected, monkeypatch, capsys):
     """Before anything is trained."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.speedrun",
-        "--archive",
-        str(small_archive),
-        "--device",
-        "cpu",
-        *arguments,
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.splitlines()) == (1, [expected])
-    assert "seed" not in done.stdout
+    command = ["speedrun.py", "--archive", str(small_archive), "--device", "cpu", *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        stage.run(speedrun.main)
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.err.splitlines()) == (1, [expected])
+    assert "seed" not in printed.out

@@ -16,7 +16,7 @@ from tests.paths import ROOT
 WORKER = """
 import sys, time
 from pathlib import Path
-from pipeline import gpu_lock
+from pipeline.hardware import gpu_lock
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 with gpu_lock.first_free(["0", "GPU-1"], folder) as gpu:
     started = time.monotonic()
@@ -123,7 +123,7 @@ def test_nothing_is_claimed_without_a_visible_gpu_or_where_the_user_names_one(
 def test_cuda_sees_the_claimed_gpu_and_no_other(environment, tmp_path):
     """Two claims at once, each in a process that may use two: different ones, and CUDA is not initialised by it."""
     code = (
-        "import os, sys, torch; from pipeline import gpu_lock\n"
+        "import os, sys, torch; from pipeline.hardware import gpu_lock\n"
         "with gpu_lock.claim('auto') as gpu:\n"
         "    assert not torch.cuda.is_initialized()\n"
         "    print(gpu, os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
@@ -142,7 +142,7 @@ def test_cuda_sees_the_claimed_gpu_and_no_other(environment, tmp_path):
 def test_a_claimed_gpu_computes(environment, tmp_path):
     """`cuda` is the claimed GPU, counted anew after the choice."""
     code = (
-        "import torch; from pipeline import gpu_lock\n"
+        "import torch; from pipeline.hardware import gpu_lock\n"
         "with gpu_lock.claim('cuda') as gpu:\n"
         "    print(gpu, torch.cuda.device_count(), torch.ones(2, device='cuda').sum().item())\n"
     )

@@ -16,18 +16,19 @@ from tests.clone import Clone
 from tests.study_plans import edit, made
 
 # Longer than anything a clone needs, whatever else the machine does.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 STUDY = (sys.executable, "-m", "pipeline", "study")
 QUICK = ("pooling", "--set=train.epochs=1", "--set=model.cnn.norm=none")
+# As few experiments as the study's analysis needs.
+SMALLER = {"small__seeds": [0], "variants__stride": None}
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory, environment) -> Clone:
+def clone(tmp_path_factory, finished, environment) -> Clone:
     """A repository in which the study `pooling` was ended by Ctrl-C, finished, and called once more."""
-    cloned = Clone(tmp_path_factory.mktemp("clone") / "repository", environment)
-    edit(cloned.folder, "pooling", small__seeds=[0])
-    cloned("git", "rm", "-rq", "docs/studies")
-    cloned("git", "commit", "-qam", "one seed, no pages yet")
+    cloned = Clone.new(tmp_path_factory.mktemp("clone") / "repository", environment, cache=finished.cache)
+    edit(cloned.folder, "pooling", **SMALLER)
+    cloned.commit("a small study")
     cloned.preview = cloned(*STUDY, *QUICK, "--dry-run")
     first = cloned.begin(*STUDY, *QUICK)
     while not any("Running stage" in log.read_text() for log in (cloned.folder / ".studies").glob("pooling/*.log")):
@@ -58,16 +59,16 @@ def of_clone(clone: Clone, *given: str) -> Plan:
 def test_ctrl_c_ends_a_study_in_order_and_the_same_command_goes_on(clone):
     """Nothing is left over, a line says what to do, and no experiment runs twice."""
     assert clone.interrupted_code == 130
-    assert "interrupted with 0 of 4 experiments finished; the same command goes on" in clone.interrupted
-    assert "4 of 4 experiments are to be run" in clone.preview
-    assert clone.finished.count("started") == clone.finished.count("complete  test accuracy") == 4
+    assert "interrupted with 0 of 3 experiments finished; the same command goes on" in clone.interrupted
+    assert "3 of 3 experiments are to be run" in clone.preview
+    assert clone.finished.count("started") == clone.finished.count("complete  test accuracy") == 3
     assert experiments(clone) == {one.name for one in of_clone(clone).experiments}
     assert not list((clone.folder / ".dvc/tmp/exps/standalone").glob("tmp*"))
 
 
 def test_a_finished_study_runs_nothing_more_and_writes_the_same_bytes(clone):
     """The page holds what the experiments recorded."""
-    assert "4 experiments, 0 of them to be run" in clone.again
+    assert "3 experiments, 0 of them to be run" in clone.again
     assert "started" not in clone.again
     assert pages(clone) == clone.pages
     assert {*clone.pages} == {"pooling.md", "pooling.png"}
@@ -122,26 +123,26 @@ def test_an_experiment_with_other_parameters_is_not_taken(clone):
 def test_a_training_that_diverges_is_a_result_and_not_run_again(clone):
     """Only what is missing runs; nothing can be said of the accuracy, and the page says why."""
     wild = {"optimizer.name": "sgd", "optimizer.sgd.lr": 1000, "train.warmup": 0.0}
-    edit(clone.folder, "pooling", small__seeds=[0], small__variants={"none": wild})
+    edit(clone.folder, "pooling", **SMALLER, small__variants={"none": wild})
     said = clone(*STUDY, *QUICK)
-    assert "4 experiments, 1 of them to be run" in said
+    assert "3 experiments, 1 of them to be run" in said
     assert said.count("  diverged  training stopped at epoch 1") == 1
     text = (clone.folder / "docs/studies/pooling.md").read_text()
     assert "**This cannot be decided**" in text
     assert text.count("diverged: training stopped at epoch 1, step") == 1
     assert "0 (1 diverged)" in next(row for row in text.splitlines() if row.startswith("| none | 7,258,752"))
-    assert "4 experiments, 0 of them to be run" in clone(*STUDY, *QUICK)
+    assert "3 experiments, 0 of them to be run" in clone(*STUDY, *QUICK)
     assert "diverged" in clone(*STUDY, *QUICK, "--dry-run")
     assert not list((clone.folder / ".checkpoints").glob("*/*"))
 
 
 def test_an_experiment_that_fails_is_told_in_one_line_and_no_page_is_written(clone):
     """It is tried again the next time: whatever it was may have been mended."""
-    edit(clone.folder, "pooling", small__seeds=[0], small__variants={"stride": {"train.device": "cuda:99"}})
+    edit(clone.folder, "pooling", **SMALLER, small__variants={"average": {"train.device": "cuda:99"}})
     before = pages(clone)
     for _ in range(2):
         said = clone(*STUDY, *QUICK, code=1)
-        assert "4 experiments, 1 of them to be run" in said
-        assert said.splitlines()[-1].startswith("error: 1 of 4 experiments failed, pooling-stride-s0-")
+        assert "3 experiments, 1 of them to be run" in said
+        assert said.splitlines()[-1].startswith("error: 1 of 3 experiments failed, pooling-average-s0-")
         assert "train.device: found cuda:99, but this machine has" in said.splitlines()[-1]
     assert pages(clone) == before

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import mlflow
+import pytest
 
 from pipeline import files
 from pipeline.tracking import live
@@ -85,6 +86,7 @@ def test_a_training_repeated_opens_no_second_run(tmp_path, publish):
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.e2e
 def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
     tmp_path, server, processed, environment, publish, record, monkeypatch
 ):

@@ -136,6 +136,7 @@ def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupte
     assert sorted({row["epoch"] for row in resumed.progress.layers}) == [0, 1, 2, 3]
 
 
+@pytest.mark.e2e
 def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, processed, environment):
     """SIGKILL in the middle, the same command again: same weights, history and metrics, and no state left behind."""
     changes = SMALL | {"train.epochs": 12, "train.diagnostics": True, "tracking.enabled": False}
