@@ -11,6 +11,7 @@ from pipeline.config.loading import load
 from pipeline.errors import TrackingError
 from pipeline.experiments import results
 from pipeline.tracking import runs, store
+from pipeline.tracking.owner import Owner
 
 
 def main(params: stage.PathOption) -> None:
@@ -20,7 +21,7 @@ def main(params: stage.PathOption) -> None:
         return
     print(f"publishing to {store.uri(stage.root())}", flush=True)
     record = results.read(results.reader(Path.cwd()))  # DVC has written dvc.lock for the previous stages
-    owner = runs.Owner.of_this_process()
+    owner = Owner.of_this_process()
     try:
         run = runs.publish(stage.root(), settings.model_dump(), record, owner, Path.cwd())
     except TrackingError as error:

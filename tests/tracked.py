@@ -9,7 +9,8 @@ from pipeline.experiments.results import Results
 from pipeline.export import graph
 from pipeline.models.common.build import build
 from pipeline.tracking import runs, store
-from pipeline.tracking.runs import Owner, Published
+from pipeline.tracking.owner import Owner
+from pipeline.tracking.runs import Published
 from tests.conftest import SMALL, write_params
 
 TRAINING = "a" * 64

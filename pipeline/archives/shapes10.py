@@ -13,23 +13,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from pipeline.archives.cifar10 import CLASS_NAMES, FOLDER, RECORD_BYTES, TEST_BATCH, TRAIN_BATCHES
+from pipeline.archives.stencils import OBJECTS, OPAQUE, PIECES, TEXELS, Levels, rounded, stencils
 from pipeline.archives.stored_tar import StoredTarGz
 from pipeline.config.section import IMAGE_SIDE
 
 Ints: TypeAlias = NDArray[np.int32]
 Bytes: TypeAlias = NDArray[np.uint8]
-Levels: TypeAlias = NDArray[np.int16]
 Words: TypeAlias = NDArray[np.uint64]
-Polygon: TypeAlias = list[tuple[int, int]]
+
+CLASSES: Final = tuple(OBJECTS)
 
 TEST_STREAM: Final = 0  # training batches 1 to 5 are streams 1 to 5
 
@@ -38,9 +37,8 @@ _SCENE_WORDS: Final = 112  # 64-bit random words of one image without its noise
 _NOISE_WORDS: Final = 4 * 3 * IMAGE_SIDE * IMAGE_SIDE // 8  # four bytes per value of an image
 _TURN: Final = 1024  # directions in a full turn
 _ONE: Final = 1 << 14  # 1.0 in the fixed-point numbers of cosines and texel coordinates
-_TEXELS: Final = 128  # side of a stencil
 _RADIUS_TEXELS: Final = 50  # an object's radius in its stencil, at 20 units a texel
-_OPAQUE: Final = 128  # full cover; a difference of two bytes times this still fits int16
+_COSINES: Final = np.array([rounded(_ONE * math.cos(2 * math.pi * i / _TURN)) for i in range(_TURN)], np.int32)
 
 
 class _Draws:
@@ -64,93 +62,6 @@ def _noise(words: Words, noise: float) -> Levels:
     total = values[:, 0].astype(np.int32) + values[:, 1] + values[:, 2] + values[:, 3] - 510
     scale = round(noise * 65536 / math.sqrt(4 * (256**2 - 1) / 12))
     return ((total * np.int32(scale) + 32768) >> 16).astype(np.int16)
-
-
-def _fixed(value: float) -> int:
-    """Round to an integer, independent of the last bit of a maths library's sine."""
-    return math.floor(value + 0.5 + 1e-6)
-
-
-_COSINES: Final = np.array([_fixed(_ONE * math.cos(2 * math.pi * i / _TURN)) for i in range(_TURN)], np.int32)
-
-
-def _regular(corners: int, *radii: int, x: int = 0, y: int = 0) -> Polygon:
-    """A polygon about (x, y), first corner upwards; with several radii the corners take them in turn."""
-    angles = [2 * math.pi * i / corners for i in range(corners)]
-    spokes = [(radii[i % len(radii)], angle) for i, angle in enumerate(angles)]
-    return [(x + _fixed(r * math.sin(a)), y - _fixed(r * math.cos(a))) for r, a in spokes]
-
-
-def _box(half_width: int, half_height: int, y: int = 0) -> Polygon:
-    w, h = half_width, half_height
-    return [(-w, y - h), (w, y - h), (w, y + h), (-w, y + h)]
-
-
-def _heart() -> Polygon:
-    def point(t: float) -> tuple[int, int]:
-        y = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
-        return _fixed(62 * 16 * math.sin(t) ** 3), -_fixed(62 * y + 120)
-
-    return [point(2 * math.pi * i / 64) for i in range(64)]
-
-
-_CROSS: Final[Polygon] = [
-    *((-280, -1000), (280, -1000), (280, -280), (1000, -280), (1000, 280), (280, 280)),
-    *((280, 1000), (-280, 1000), (-280, 280), (-1000, 280), (-1000, -280), (-280, -280)),
-]
-_ARROW: Final[Polygon] = [
-    *((0, -1060), (760, -160), (260, -160), (260, 1000), (-260, 1000), (-260, -160), (-760, -160)),
-]
-# Outline and hole of each class, in thousandths of an object's radius, y downwards; labels follow this order.
-_OBJECTS: Final[dict[str, tuple[Polygon, Polygon]]] = {
-    "disc": (_regular(64, 920), []),
-    "ring": (_regular(64, 980), _regular(64, 540)),
-    "square": (_box(780, 780), []),
-    "frame": (_box(840, 840), _box(440, 440)),
-    "triangle": (_regular(3, 1160, y=160), []),
-    "star": (_regular(10, 1140, 480), []),
-    "cross": (_CROSS, []),
-    "crescent": (_regular(64, 1000, y=160), _regular(64, 800, y=-320)),
-    "heart": (_heart(), []),
-    "arrow": (_ARROW, []),
-}
-CLASSES: Final = tuple(_OBJECTS)
-
-# Clutter: dot, stroke, half disc, arc, wedge; similar to parts of outlines, so that no detail predicts the class.
-_PIECES: Final[list[tuple[Polygon, Polygon]]] = [
-    (_regular(64, 500), []),
-    (_box(180, 1000), []),
-    (_regular(64, 900, y=300), _box(1200, 900, y=1200)),
-    (_regular(64, 1000, y=400), _regular(64, 1000, y=800)),
-    ([(0, -800), (700, 800), (0, 300), (-700, 800)], []),
-]
-
-
-def _inside(polygon: Polygon) -> NDArray[np.bool_]:
-    """Return which texel centres lie in the polygon, (128, 128), by the even-odd rule."""
-    centres = (2 * np.arange(_TEXELS, dtype=np.int64) - (_TEXELS - 1)) * 10
-    x, y = centres[None, :], centres[:, None]
-    inside = np.zeros((_TEXELS, _TEXELS), np.bool_)
-    for (x0, y0), (x1, y1) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
-        left_of = (x - x0) * (y1 - y0) < (y - y0) * (x1 - x0)
-        inside ^= ((y0 > y) != (y1 > y)) & (left_of == (y1 > y0))
-    return inside
-
-
-def _stencil(shape: tuple[Polygon, Polygon], pixel: int) -> Levels:
-    """Cover 0..128 of each texel, (128, 128), averaged over an image pixel of `pixel` (odd) texels."""
-    outline, hole = shape
-    cover = np.pad((_inside(outline) & ~_inside(hole)).astype(np.int64), pixel // 2)
-    windows = sliding_window_view(cover, (pixel, pixel))  # averaging here antialiases the edges
-    smooth: Levels = (windows.sum(axis=(2, 3)) * _OPAQUE // pixel**2).astype(np.int16)
-    return smooth
-
-
-@cache
-def _stencils() -> Levels:
-    """Stencils of the ten classes, then of the pieces of clutter, (15, 128, 128)."""
-    objects = [_stencil(shape, pixel=5) for shape in _OBJECTS.values()]
-    return np.stack(objects + [_stencil(piece, pixel=13) for piece in _PIECES])
 
 
 def _coordinate(x_step: Ints, y_step: Ints, start: Ints) -> Ints:
@@ -185,11 +96,11 @@ def _cover(draws: _Draws, stencil: Ints, radius: Ints, reach: Ints, stretch: int
     texels = []
     for size, x_part, y_part in ((radius, cos, sin), (narrow, -sin, cos)):
         x_step, y_step = (part * (16 * _RADIUS_TEXELS) // size for part in (x_part, y_part))
-        start = _ONE * _TEXELS // 2 - (x_step * x + y_step * y >> 4)
-        texels.append(np.clip(_coordinate(x_step, y_step, start) >> 14, 0, _TEXELS - 1))
+        start = _ONE * TEXELS // 2 - (x_step * x + y_step * y >> 4)
+        texels.append(np.clip(_coordinate(x_step, y_step, start) >> 14, 0, TEXELS - 1))
     across, down = texels
-    texel: Ints = (stencil[:, None, None] * _TEXELS + down) * _TEXELS + across
-    return _stencils().take(texel)
+    texel: Ints = (stencil[:, None, None] * TEXELS + down) * TEXELS + across
+    return stencils().take(texel)
 
 
 def _colour(draws: _Draws, luma: Ints, tint: int) -> Levels:
@@ -213,8 +124,8 @@ def _texture(draws: _Draws) -> Levels:
     cos, sin = _direction(draws)
     phases = (_coordinate(x // period, y // period, draws.between(0, _ONE - 1)) for x, y in ((cos, sin), (-sin, cos)))
     stripes, across = (np.abs((phase & (_ONE - 1)) - _ONE // 2) >> 6 for phase in phases)  # triangle waves
-    checker = np.clip(64 + ((stripes - 64) * (across - 64) >> 3), 0, _OPAQUE)
-    grid = draws.between(0, _OPAQUE, columns=25).reshape(-1, 5, 5)
+    checker = np.clip(64 + ((stripes - 64) * (across - 64) >> 3), 0, OPAQUE)
+    grid = draws.between(0, OPAQUE, columns=25).reshape(-1, 5, 5)
     nodes = np.arange(IMAGE_SIDE, dtype=np.int32)[:, None] - 8 * np.arange(5, dtype=np.int32)
     ramps = np.maximum(8 - np.abs(nodes), 0)  # (32, 5): bilinear weights of grid nodes eight pixels apart
     blotches = ramps @ grid @ ramps.T >> 6
@@ -224,7 +135,7 @@ def _texture(draws: _Draws) -> Levels:
 
 def _clutter(draws: _Draws, canvas: Levels, luma: Ints, smallest: int, largest: int) -> None:
     """Paint a piece of `smallest` to `largest` 1/16 pixels in radius on seven of eight images."""
-    piece = draws.between(len(CLASSES), len(CLASSES) + len(_PIECES) - 1)[:, 0]
+    piece = draws.between(len(CLASSES), len(CLASSES) + len(PIECES) - 1)[:, 0]
     cover = _cover(draws, piece, draws.between(smallest, largest), np.full_like(luma, IMAGE_SIDE * 8), stretch=72)
     cover *= draws.between(0, 7)[:, :, None] > 0
     _paint(canvas, cover, _colour(draws, _contrasting(draws, luma, 25, 110), tint=60))

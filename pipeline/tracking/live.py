@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.tracking import runs, store
+from pipeline.tracking.owner import Owner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -96,7 +97,7 @@ def main(root: Path, experiment: str) -> None:
 
 def _send(root: Path, experiment: str, training: str, arch: str, messages: Iterator[Mapping[str, Any]]) -> None:
     client, experiment_id = store.experiment(root, experiment)
-    owner = runs.Owner.of_this_process()
+    owner = Owner.of_this_process()
     known = runs.of_training(client, experiment_id, training, owner)
     if any(runs.is_complete(run) for run in known):
         return  # an identical training is complete: its run has these curves

@@ -4,7 +4,6 @@ Publishing is idempotent; publishing again after an error of the store adds what
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,13 @@ from pipeline import files
 from pipeline.experiments import results
 from pipeline.experiments.results import Results, text_of
 from pipeline.tracking import store
+from pipeline.tracking.owner import Owner
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# Tags that identify runs. The first two have the names of DVC's environment variables with the same values.
-EXPERIMENT_TAG = "DVC_EXP_NAME"
-BASELINE_TAG = "DVC_EXP_BASELINE_REV"
+# Tags that identify runs, besides those of their owner.
 TRAINING_TAG = "training_sha256"
 CONTENT_TAG = "content_sha256"
 COMPLETE_TAG = "complete"
@@ -34,38 +32,6 @@ MISSING_TAG = "missing"
 NAME_TAG = "mlflow.runName"
 MACHINE = ("device", "device_name", "threads", "precision", "platform")
 VERSIONS = ("python", "torch", "dvc", "mlflow")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """The DVC experiment of results; none for those of a plain `dvc repro` or commit."""
-
-    experiment: str | None = None
-    baseline: str | None = None
-
-    @classmethod
-    def of_this_process(cls) -> "Owner":
-        """Return the experiment that DVC names in the environment of its stages."""
-        return cls(os.environ.get(EXPERIMENT_TAG) or None, os.environ.get(BASELINE_TAG) or None)
-
-    @classmethod
-    def of(cls, run: "Run") -> "Owner":
-        """Return the owner of a run."""
-        return cls(run.data.tags.get(EXPERIMENT_TAG), run.data.tags.get(BASELINE_TAG))
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The owner as tags; MLflow's tag of the commit is the baseline."""
-        named = {
-            EXPERIMENT_TAG: self.experiment,
-            BASELINE_TAG: self.baseline,
-            "mlflow.source.git.commit": self.baseline,
-        }
-        return {key: value for key, value in named.items() if value} if self.experiment else {}
-
-    def owns(self, run: "Run") -> bool:
-        """Return whether a run has this owner."""
-        return Owner.of(run) == self
 
 
 @dataclass(frozen=True)

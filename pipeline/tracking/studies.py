@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.experiments.results import text_of
 from pipeline.tracking import runs, store
+from pipeline.tracking.owner import EXPERIMENT_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -85,7 +86,7 @@ class StudyRun:
         return str(self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id)
 
     def _of(self, experiment: str) -> list["Run"]:
-        return runs.search(self.client, self.experiment, f"tags.{runs.EXPERIMENT_TAG} = '{experiment}'")
+        return runs.search(self.client, self.experiment, f"tags.{EXPERIMENT_TAG} = '{experiment}'")
 
     def _adopt(self, experiment: str) -> None:
         for run in self._of(experiment):

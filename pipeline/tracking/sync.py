@@ -10,7 +10,7 @@ from pipeline.errors import ResultsError
 from pipeline.experiments.repository import Repository, Revision
 from pipeline.experiments.results import Results
 from pipeline.tracking import registry, runs, store
-from pipeline.tracking.runs import Owner
+from pipeline.tracking.owner import Owner
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.archives import shapes10
+from pipeline.archives import shapes10, stencils
 
 PINNED = "24f7c32b2028e7d1164713b29b5e0a940528ed98873ae4875f0d53d9c6380e8f"
 
@@ -103,11 +103,11 @@ def test_noise_has_the_standard_deviation_asked_for_over_unchanged_scenes():
 
 def test_every_class_has_its_own_outline_also_when_turned_or_flipped():
     """No quarter turn or mirror image of one class's stencil nearly coincides with another's."""
-    stencils = shapes10._stencils()[:10].astype(int)
-    for i, one in enumerate(stencils):
+    covers = stencils.stencils()[:10].astype(int)
+    for i, one in enumerate(covers):
         assert 0.08 < one.mean() / 128 < 0.6
         flips = [turned for k in range(4) for turned in (np.rot90(one, k), np.rot90(one, k).T)]
-        for other in stencils[i + 1 :]:
+        for other in covers[i + 1 :]:
             overlap = max(np.minimum(flip, other).sum() / np.maximum(flip, other).sum() for flip in flips)
             assert overlap < 0.9
 
@@ -115,7 +115,7 @@ def test_every_class_has_its_own_outline_also_when_turned_or_flipped():
 @pytest.mark.parametrize("name", shapes10.CLASSES)
 def test_a_horizontal_flip_keeps_the_class(name):
     """Each outline is its own mirror image, so that augmentation may flip images."""
-    stencil = shapes10._stencils()[shapes10.CLASSES.index(name)].astype(int)
+    stencil = stencils.stencils()[shapes10.CLASSES.index(name)].astype(int)
     assert np.abs(stencil - stencil[:, ::-1]).mean() < 1
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import TrackingError
 from pipeline.tracking import runs, store
-from pipeline.tracking.runs import Owner
+from pipeline.tracking.owner import Owner
 from tests.conftest import start_python
 from tests.tracked import all_runs, curve
 
