@@ -33,8 +33,8 @@ class Sanity:
 
     Attributes:
         correlations: Spearman's, -1..1, of the map's absolute values with each random network's. Near 1, the map
-            shows the image or the layout, not what the network has learned. Constant maps have no correlation, so there
-            may be fewer than networks.
+            shows the image or the layout, not what the network has learned. Constant maps have no correlation, so
+            there may be fewer than networks.
         example: the map of the first random network.
     """
 

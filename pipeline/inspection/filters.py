@@ -137,8 +137,8 @@ def selectivity(filters: Filters) -> Selectivity:
     """Measure the orientation selectivity of filters.
 
     The response of a filter to a drifting sinusoidal grating oscillates with an amplitude R that depends on the
-    grating's orientation. The index is 1 - circular variance = |sum R exp(2i angle)| / sum R over all angles (Ringach, Shapley &
-    Hawken 2002, J. Neurosci. 22:5639; recommended by Mazurek, Kager & Van Hooser 2014,
+    grating's orientation. The index is 1 - circular variance = |sum R exp(2i angle)| / sum R over all angles
+    (Ringach, Shapley & Hawken 2002, J. Neurosci. 22:5639; recommended by Mazurek, Kager & Van Hooser 2014,
     https://doi.org/10.3389/fncir.2014.00092, as L_ori). As for neurons, it is taken at the preferred stimulus: the
     frequency with the highest R at any orientation, and the colour axis that carries most of the filter's weight
     (its first principal component), so that a filter for edges between colours counts like one for brightness.
