@@ -37,9 +37,9 @@ def test_a_model_that_is_not_there_is_one_line_with_those_that_are(tmp_path, pub
     assert published.exists()
     for uri, message in {
         "models:/other/1": r"has no model other; existing models: cifar10-cnn$",
-        "models:/cifar10-cnn/2": r"cifar10-cnn has no version 2; .* are: @champion, /1$",
-        "models:/cifar10-cnn/99999999999999999999": r"has no version 9+; .* are: @champion, /1$",
-        "models:/cifar10-cnn@loser": r"cifar10-cnn has no alias loser; .* are: @champion, /1$",
+        "models:/cifar10-cnn/2": r"cifar10-cnn has no version 2; .* versions: @champion, /1$",
+        "models:/cifar10-cnn/99999999999999999999": r"has no version 9+; .* versions: @champion, /1$",
+        "models:/cifar10-cnn@loser": r"cifar10-cnn has no alias loser; .* versions: @champion, /1$",
         "models:/cifar10-cnn": r"expected models:/NAME@ALIAS or models:/NAME/VERSION$",
         "models:/it's/1": r"MLflow store sqlite:.*so models:/it's/1 cannot be read",
     }.items():
