@@ -35,6 +35,7 @@ def clouds(count: int, *, apart: float) -> tuple[np.ndarray, np.ndarray]:
 def test_features_are_what_the_last_linear_layer_turns_into_scores(arch, data, cpu):
     """In the split's order, whatever the batches; and no hook is left behind."""
     model = network(arch).eval()
+    hooks = [len(module._forward_pre_hooks) for module in model.modules()]
     split = Split(data["test"].images[:23], data["test"].labels[:23])
     found = embedding.features(model, split, batch_size=10, place=cpu)
     *_, last = (layer for layer in model.modules() if isinstance(layer, nn.Linear))
@@ -42,7 +43,7 @@ def test_features_are_what_the_last_linear_layer_turns_into_scores(arch, data, c
         scores = model(torch.from_numpy(split.images).permute(0, 3, 1, 2))
         assert torch.allclose(last(torch.from_numpy(found)), scores, atol=1e-4)
     assert found.dtype == np.float32
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert [len(module._forward_pre_hooks) for module in model.modules()] == hooks
 
 
 def test_a_network_without_a_linear_layer_has_no_features(data, cpu):
