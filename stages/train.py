@@ -31,8 +31,8 @@ def main(
     from pipeline.hardware import device, gpu_lock
     from pipeline.models.common import numerics
     from pipeline.models.common.saved import save_model
+    from pipeline.progress import TrainingDisplay
     from pipeline.training import checkpoint, loop, probe
-    from pipeline.training.progress import TrainingDisplay
 
     with gpu_lock.claim(settings.train.device), stage.clock("train", runtime) as measured, ExitStack() as stack:
         splits = dataset.load(data, "train", "val")

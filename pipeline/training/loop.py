@@ -17,6 +17,7 @@ from pipeline.errors import TrainingError
 from pipeline.hardware import device
 from pipeline.models.common import cost, numerics
 from pipeline.models.common.build import build, fit
+from pipeline.progress import Step
 from pipeline.training import optim, probe
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.meter import Meter
@@ -65,20 +66,6 @@ class Result:
     @property
     def history(self) -> list[Row]:
         return self.progress.history
-
-
-@dataclass(frozen=True)
-class Step:
-    """The state within an epoch, for a progress display; `done` is the share of the whole training, 0..1."""
-
-    epoch: int
-    step: int
-    steps: int
-    done: float
-    lr: float
-    loss: float
-    accuracy: float
-    images_per_second: float
 
 
 def train(

@@ -1,14 +1,28 @@
-"""What a person sees while a network trains: a live bar in a terminal, plain lines in a log."""
+"""Show the progress of a training: a live bar in a terminal, plain lines in a log."""
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.training.loop import Row, Step
-
 SECONDS_BETWEEN_LINES = 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """The state within an epoch, for a progress display; `done` is the share of the whole training, 0..1."""
+
+    epoch: int
+    step: int
+    steps: int
+    done: float
+    lr: float
+    loss: float
+    accuracy: float
+    images_per_second: float
 
 
 class TrainingDisplay:
@@ -69,7 +83,7 @@ class TrainingDisplay:
             )
             self.last_line = time.monotonic()
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: Mapping[str, float]) -> None:
         """Print one line for a finished epoch."""
         self.resumed = not self.rate
         rate = "restored  " if self.resumed else f"{self.rate:,.0f} images/s  "
