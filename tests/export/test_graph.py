@@ -159,10 +159,10 @@ def test_a_changed_weight_is_refused(arch, exported, images):
     """The message has the difference, the image and the parameter that limits it."""
     model, graph = exported(arch)
 
-    def double(values):
-        values *= 2
+    def enlarge(values):
+        values *= 100
 
-    graph = tampered(graph, double)
+    graph = tampered(graph, enlarge)
     with pytest.raises(
         ExportError, match=r"differ by \S+ in a probability of test image \d+.*export.tolerance 0.0001"
     ):
