@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 
@@ -149,11 +150,24 @@ def finished(shared, environment):
     return found
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """MLflow's database with its tables and no runs: to make one takes seconds, to copy it none."""
+    from pipeline.tracking import store
+
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        store.client(folder)
+    return folder / store.DATABASE
+
+
 @pytest.fixture
-def record(tmp_path):
-    """The record of a small pipeline's results, whose files are in tmp_path."""
+def record(tmp_path, empty_store):
+    """The record of a small pipeline's results, whose files are in tmp_path, beside an empty MLflow store."""
     from tests import tracked
 
+    shutil.copyfile(empty_store, tmp_path / empty_store.name)
     return tracked.write_results(tmp_path)
 
 

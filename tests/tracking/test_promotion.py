@@ -1,6 +1,7 @@
 """A champion is replaced for a reason, and given back: on a real MLflow store with real ONNX files."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 
 import mlflow
@@ -38,9 +39,10 @@ def graph(bias: float) -> bytes:
 
 
 @pytest.fixture
-def forge(tmp_path) -> Forge:
+def forge(tmp_path, empty_store) -> Forge:
     """Three experiments in git, DVC's cache and MLflow: good, as good, and bad."""
     made = Forge(tmp_path / "repository")
+    shutil.copyfile(empty_store, made.folder / empty_store.name)
     for number, (name, wrong) in enumerate({"good": 100, "as-good": 103, "bad": 300}.items()):
         made.experiment(name, predicted=made.right(range(wrong)), outputs={"export/model.onnx": graph(number)})
     with Repository(made.folder) as repository:
