@@ -119,16 +119,30 @@ class Forge:
                     content = self.labels.tobytes()
                 else:
                     content = cached.get(path) or f"{path} {changed}".encode() + predicted.tobytes()
-                digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
-                if path in cached:
-                    store = self.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
-                    store.parent.mkdir(parents=True, exist_ok=True)
-                    store.write_bytes(content)
-                folder = path in ("data/processed", "model", "results/figures")
-                outs.append({"path": path, "hash": "md5", "md5": f"{digest}.dir" if folder else digest})
+                if path == "model":
+                    weights = {"md5": _md5(content), "relpath": "weights.safetensors"}
+                    within = {"md5": self._cache(cached["model/history.csv"]), "relpath": "history.csv"}
+                    digest = self._cache(json.dumps([within, weights]).encode(), ".dir")
+                elif path in cached:
+                    digest = self._cache(content)
+                else:
+                    digest = _md5(content) + (".dir" if path in ("data/processed", "results/figures") else "")
+                outs.append({"path": path, "hash": "md5", "md5": digest})
             params = {
                 key: value for key, value in changed.items() if (name == "train") == (not key.startswith("data"))
             }
             used = {"params.yaml": params} if name in ("preprocess", "train") else {}
             lock["stages"][name] = {"cmd": stage["cmd"], "params": used, "outs": outs}
         YAML(typ="safe").dump(lock, self.folder / "dvc.lock")
+
+    def _cache(self, content: bytes, suffix: str = "") -> str:
+        """Put a file into DVC's cache, or with ".dir" the list of a folder's files, and return its hash."""
+        digest = _md5(content) + suffix
+        store = self.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.write_bytes(content)
+        return digest
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

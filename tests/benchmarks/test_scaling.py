@@ -42,10 +42,10 @@ def test_the_exponent_of_a_power_law_comes_out(power):
 def test_a_layers_floor_is_the_slower_of_computing_and_moving(defaults):
     """Products at the best rate of the precision, all else at the rate of copying."""
     model, batch = network("mlp", hidden=(200,)), 50
-    train = defaults.train.model_copy(update={"optimizer": "sgd"})
+    sgd = defaults.optimizer.model_copy(update={"name": "sgd"})
     floors = {
         floor.name: floor
-        for floor in roofline.step_floors(model, train, side=32, batch=batch, precision="bf16", peaks=PEAKS)
+        for floor in roofline.step_floors(model, sgd, side=32, batch=batch, precision="bf16", peaks=PEAKS)
     }
     hidden = floors["classifier.0"]  # no gradient of its input
     assert hidden.forward_gflop == pytest.approx(2e-9 * batch * 3072 * 200)
@@ -57,7 +57,7 @@ def test_a_layers_floor_is_the_slower_of_computing_and_moving(defaults):
     assert floors["classifier.1"].gflop == 0
     weights = 3073 * 200 + 201 * 10
     assert floors["optimiser"].gb == pytest.approx(1e-9 * 4 * (3 * weights + 2 * weights))  # with its momentum
-    large = roofline.step_floors(model, train, side=32, batch=100 * batch, precision="bf16", peaks=PEAKS)
+    large = roofline.step_floors(model, sgd, side=32, batch=100 * batch, precision="bf16", peaks=PEAKS)
     hidden = next(floor for floor in large if floor.name == "classifier.0")
     assert (hidden.bound, hidden.seconds) == ("compute", pytest.approx(hidden.gflop / 200))
 
@@ -65,7 +65,7 @@ def test_a_layers_floor_is_the_slower_of_computing_and_moving(defaults):
 def test_muons_products_are_counted(defaults):
     """Five iterations of two large products and a square one for the one hidden matrix, in float32 on a processor."""
     model = network("mlp", hidden=(20,))
-    floors = roofline.step_floors(model, defaults.train, side=32, batch=1, precision="bf16", peaks=PEAKS)
+    floors = roofline.step_floors(model, defaults.optimizer, side=32, batch=1, precision="bf16", peaks=PEAKS)
     gflop = 1e-9 * defaults.optimizer.muon.steps * 2 * (2 * 20 * 20 * 3072 + 20**3)
     assert floors[-1].gflop == pytest.approx(gflop)
     assert floors[-1].seconds == pytest.approx(max(gflop / 50, floors[-1].gb / 10))
@@ -73,7 +73,7 @@ def test_muons_products_are_counted(defaults):
 
 def test_a_step_is_set_against_its_floor_and_the_peak(defaults):
     """The median counts; a step as fast as its floor has a fraction of 1."""
-    floors = roofline.step_floors(network("cnn"), defaults.train, side=32, batch=10, precision="fp32", peaks=PEAKS)
+    floors = roofline.step_floors(network("cnn"), defaults.optimizer, side=32, batch=10, precision="fp32", peaks=PEAKS)
     least = math.fsum(floor.seconds for floor in floors)
     step = roofline.compare(floors, 10, [least, 2 * least, 9 * least], PEAKS.flops("fp32"))
     assert (step.median, step.fraction_of_floor) == (2 * least, 0.5)

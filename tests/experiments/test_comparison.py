@@ -38,15 +38,16 @@ def test_rows_are_sorted_and_the_best_and_the_pareto_front_are_marked(forge):
     assert compared(forge, sort="model/macs").rows[0].name == "worse"
 
 
-def test_results_from_before_a_parameter_was_added_are_in_the_row_of_its_neutral_value(forge):
-    """An earlier version recorded none; with another value it is another row, and the difference is shown."""
-    recorded = {"data.train_share": 1.0, "train.diagnostics": True, "train.seed": 1}
-    forge.experiment("old-0", predicted=forge.right(range(90)))
-    forge.experiment("old-1", predicted=forge.right(range(95)), params=recorded)
-    forge.experiment("less", predicted=forge.right(range(200)), params=recorded | {"data.train_share": 0.1})
-    found = compared(forge, "old-0", "old-1", "less", baseline="old-0")
+def test_a_parameter_without_effect_makes_no_row_and_one_with_effect_does(forge):
+    """Diagnostics leave the weights as they are; fewer images do not, and the difference is shown."""
+    all_of_them = {"data.train_share": 1.0, "train.diagnostics": False}
+    watched = {"data.train_share": 1.0, "train.diagnostics": True, "train.seed": 1}
+    forge.experiment("all-0", predicted=forge.right(range(90)), params=all_of_them)
+    forge.experiment("all-1", predicted=forge.right(range(95)), params=watched)
+    forge.experiment("less", predicted=forge.right(range(200)), params=watched | {"data.train_share": 0.1})
+    found = compared(forge, "all-0", "all-1", "less", baseline="all-0")
     assert [(row.name, [member.seed for member in row.members]) for row in found.rows] == [
-        ("old", [0, 1]),
+        ("all", [0, 1]),
         ("less", [1]),
     ]
     assert found.differing == ("data.train_share",)

@@ -189,8 +189,8 @@ def test_more_classes_than_there_are_is_refused_and_fewer_is_no_default(folder, 
         prediction_report.run(["photos"], "grey.onnx", folder, **(DEFAULTS | {"top": 2}))
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["results in a file", "results in the same terminal"])
-def test_a_bar_is_drawn_in_a_terminal_and_only_there(shared, folder, environment):
+@pytest.mark.parametrize("in_terminal", [False, True], ids=["results in a file", "results in the same terminal"])
+def test_a_bar_is_drawn_in_a_terminal_and_only_there(in_terminal, folder, environment):
     """On stderr; what is on stdout is the same with and without it."""
     ours, theirs = pty.openpty()
     surroundings = environment | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
@@ -199,7 +199,7 @@ def test_a_bar_is_drawn_in_a_terminal_and_only_there(shared, folder, environment
     assert plain.stderr == b""
     with (folder / "out").open("wb") as file:
         process = subprocess.Popen(
-            arguments, cwd=folder, env=surroundings, stdout=theirs if shared else file, stderr=theirs
+            arguments, cwd=folder, env=surroundings, stdout=theirs if in_terminal else file, stderr=theirs
         )
     os.close(theirs)
     terminal = b""
@@ -211,7 +211,7 @@ def test_a_bar_is_drawn_in_a_terminal_and_only_there(shared, folder, environment
     os.close(ours)
     assert process.wait() == 0
     assert b"3/3" in terminal
-    if shared:
+    if in_terminal:
         lines = terminal.decode().splitlines()
         for line in plain.stdout.decode().splitlines():
             assert any(line in shown for shown in lines)
