@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from pipeline import files
 from pipeline.config import loading
 from pipeline.config.schema import Params
 from pipeline.errors import PipelineError
+
+VALUE = re.compile(r"\$\{([^}]*)\}")
+"""A parameter's value in dvc.yaml, by its full name: `${model.arch}`."""
 
 
 def stages(root: Path) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def code(root: Path, stage: Mapping[str, Any], values: Mapping[str, str]) -> set
     """
     found: set[str] = set()
     for pattern in stage.get("deps", []):
-        path = re.sub(r"\$\{([^}]*)\}", lambda match: values[match[1]], pattern)
+        path = VALUE.sub(lambda match: values[match[1]], pattern)
         if path.endswith(".py"):
             found.add(path)
         else:
@@ -52,12 +56,9 @@ def digest(root: Path, names: Iterable[str], params: Params) -> str:
     """
     defined = stages(root)
     chosen = {name: defined[name] for name in names if name in defined}
-    values = dict(_texts(params.effective()))
+    keys = {key for stage in chosen.values() for path in stage.get("deps", []) for key in VALUE.findall(path)}
+    values = {key: reduce(getattr, key.split("."), params) for key in keys}
     sources = set().union(*(code(root, stage, values) for stage in chosen.values()))
     definitions = [[name, {**stage, "desc": ""}] for name, stage in chosen.items()]
     content = files.sha256_all((root / path for path in sources), root=root)
     return hashlib.sha256(json.dumps([definitions, content]).encode()).hexdigest()
-
-
-def _texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    return ((key, value) for key, value in values.items() if isinstance(value, str))

@@ -25,7 +25,7 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.normalize(images)
         patches = nn.functional.unfold(x, self.patch, stride=self.patch).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), self.embedding(patches)], 1)
+        tokens = torch.cat([self.class_token.expand(x.shape[0], -1, -1), self.embedding(patches)], 1)
         tokens = self.blocks(tokens + self.positions)
         logits: Tensor = self.head(self.norm(tokens[:, 0]))
         return logits
