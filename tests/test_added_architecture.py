@@ -25,8 +25,9 @@ def project(clone: Clone, *arguments: str, code: int = 0) -> str:
 def training_code(clone: Clone) -> str:
     """Return the part of a training state's name that stands for the code."""
     code = (
-        "from pathlib import Path; from pipeline.config.loading import load; from pipeline.experiments import dependencies"
-        "; print(dependencies.digest(Path('.'), ['train'], load(Path('params.yaml'))))"
+        "from pathlib import Path; from pipeline.config.loading import load; "
+        "from pipeline.experiments import dependencies; "
+        "print(dependencies.digest(Path('.'), ['train'], load(Path('params.yaml'))))"
     )
     return clone(sys.executable, "-c", code)
 

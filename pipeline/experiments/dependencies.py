@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def digest(root: Path, names: Iterable[str], params: Params) -> str:
     defined = stages(root)
     chosen = {name: defined[name] for name in names if name in defined}
     keys = {key for stage in chosen.values() for path in stage.get("deps", []) for key in VALUE.findall(path)}
-    values = {key: reduce(getattr, key.split("."), params) for key in keys}
+    values = {key: attrgetter(key)(params) for key in keys}
     sources = set().union(*(code(root, stage, values) for stage in chosen.values()))
     definitions = [[name, {**stage, "desc": ""}] for name, stage in chosen.items()]
     content = files.sha256_all((root / path for path in sources), root=root)
