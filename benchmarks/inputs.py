@@ -61,4 +61,4 @@ def images(archive: Path | None, *, train: int, val: int = 0) -> dataset.Dataset
         "val": dataset.Split(pictures[chosen[train:]], labels[chosen[train:]]),
     }
     mean, std = dataset.channel_statistics(splits["train"].images)
-    return dataset.Dataset(dataset.Metadata(name, "", classes, mean, std), splits)
+    return dataset.Dataset(dataset.Metadata(name, "", classes, mean, std, train), splits)

@@ -86,7 +86,7 @@ def conventional(params: Params, data: Dataset) -> Epoch:
     trained in float32 and torch's default memory format by SGD with Nesterov momentum, the loss is read after every
     step, and torch's settings are those it starts with. Peak memory is without the workers.
     """
-    from torchvision import transforms  # of the dev extra: nothing else here needs it
+    from torchvision import transforms  # takes seconds, and nothing else here needs it
 
     place = device.choose(params.train.device)
     plain = params.train.model_copy(update={"channels_last": False})

@@ -132,7 +132,7 @@ def read(archive: Path) -> dataset.Dataset:
     raw = cifar10.read(archive)
     train = dataset.Split(raw.train_images, raw.train_labels)
     mean, std = dataset.channel_statistics(raw.train_images)
-    metadata = dataset.Metadata("CIFAR-10", files.sha256(archive), raw.classes, mean, std)
+    metadata = dataset.Metadata("CIFAR-10", files.sha256(archive), raw.classes, mean, std, len(train))
     val = dataset.Split(raw.train_images[:10], raw.train_labels[:10])
     test = dataset.Split(raw.test_images, raw.test_labels)
     return dataset.Dataset(metadata, {"train": train, "val": val, "test": test})

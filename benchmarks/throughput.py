@@ -5,7 +5,6 @@ one resident batch. On a processor under Linux, the same loop without the alloca
 """
 
 import functools
-import importlib.util
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -46,10 +45,6 @@ def main(
     device: inputs.DeviceOption = "auto",
     json: inputs.JsonOption = None,
 ) -> None:
-    if importlib.util.find_spec("torchvision") is None:
-        raise BenchmarkError(
-            "torchvision, which the conventional loop needs, is not installed; run pip install '.[dev]'"
-        )
     place = measuring.choose(device)
     wanted = images or (IMAGES_ON_GPU if place.type == "cuda" else IMAGES_ON_PROCESSOR)
     results: dict[str, Any] = {"rounds": rounds}

@@ -149,4 +149,4 @@ def noise(images: int) -> Dataset:
     pixels = rng.integers(0, 256, (images, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, images, dtype=np.uint8)
     classes = tuple(map(str, range(CLASSES)))
-    return Dataset(Metadata("noise", "", classes, (127.5,) * 3, (73.9,) * 3), {"train": Split(pixels, labels)})
+    return Dataset(Metadata("noise", "", classes, (127.5,) * 3, (73.9,) * 3, images), {"train": Split(pixels, labels)})

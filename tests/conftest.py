@@ -105,7 +105,7 @@ def processed(archive, tmp_path_factory) -> Path:
     }
     mean, std = dataset.channel_statistics(splits["train"].images)
     folder = tmp_path_factory.mktemp("processed")
-    metadata = dataset.Metadata("shapes10", files.sha256(archive), raw.classes, mean, std)
+    metadata = dataset.Metadata("shapes10", files.sha256(archive), raw.classes, mean, std, len(train))
     dataset.save(folder, dataset.Dataset(metadata, splits))
     return folder
 

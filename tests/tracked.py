@@ -28,6 +28,7 @@ def write_results(folder: Path) -> Results:
     (folder / "preview.png").write_bytes(b"another")
     (folder / "predictions.csv").write_text("index,label,predicted\n")
     (folder / "history.csv").write_text("epoch,val/accuracy\n1,0.3\n2,0.4\n")
+    (folder / "layers.csv").write_text("epoch,layer\n")
     (folder / "card.md").write_text("# A card")
     machine = dict.fromkeys((*runs.MACHINE, *runs.VERSIONS), "x")
     return Results(
@@ -47,7 +48,7 @@ def write_results(folder: Path) -> Results:
         outputs={"processed": "0123456789abcdef0123456789abcdef.dir"},
         paths={
             "preprocess": {"out": "processed", "preview": "preview.png"},
-            "train": {"params": "params.yaml", "history": "history.csv"},
+            "train": {"params": "params.yaml", "history": "history.csv", "layers": "layers.csv"},
             "evaluate": {"predictions": "predictions.csv", "figures-dir": "figures"},
             "export": {"out": "model.onnx", "card": "card.md"},
         },

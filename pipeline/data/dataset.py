@@ -38,7 +38,7 @@ class Metadata:
         archive_sha256: SHA-256 of the archive, 64 hexadecimal digits.
         classes: class names in the order of the labels.
         mean, std: of each channel over all pixels of the train split, in grey levels of 0..255.
-        train_images: size of the train split; None if it was not recorded.
+        train_images: size of the train split.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Metadata:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    train_images: int | None = None
+    train_images: int
 
     @classmethod
     def parse(cls, content: Any) -> "Metadata":
@@ -55,12 +55,13 @@ class Metadata:
         Raises:
             KeyError, TypeError: a field is missing or has another type.
         """
-        sequences = {name: tuple(content[name]) for name in ("classes", "mean", "std")}
         return cls(
             name=content["name"],
             archive_sha256=content["archive_sha256"],
-            **sequences,
-            train_images=content.get("train_images"),
+            classes=tuple(content["classes"]),
+            mean=tuple(content["mean"]),
+            std=tuple(content["std"]),
+            train_images=content["train_images"],
         )
 
 

@@ -19,7 +19,7 @@ Classifies 32x32 colour images into ten classes: {classes}.
 | data | {dataset}, archive SHA-256 `{archive}` |
 | architecture | `{arch}` |
 | parameters | {parameters:,} trainable, {macs:,} multiply-accumulates an image |
-| training | {epochs} epochs{of_images}; final validation accuracy {val:.2%} |
+| training | {epochs} epochs of {train_images:,} images; final validation accuracy {val:.2%} |
 | test accuracy | **{accuracy:.2%}** (95 % interval {low:.2%} to {high:.2%}, {images:,} images) |
 | top-2 accuracy | {top2:.2%} |
 | macro-F1 | {f1:.4f} |
@@ -74,7 +74,6 @@ def render(saved: Saved, last_epoch: Mapping[str, str], results: Mapping[str, An
     parameters, macs = cost.cost(saved.model)
     recall = {name: results[f"test/recall/{name}"] for name in saved.metadata.classes}
     worst = min(recall, key=lambda name: recall[name])
-    images = saved.metadata.train_images
     return TEMPLATE.format(
         arch=saved.arch,
         dataset=saved.metadata.name,
@@ -83,7 +82,7 @@ def render(saved: Saved, last_epoch: Mapping[str, str], results: Mapping[str, An
         parameters=parameters,
         macs=macs,
         epochs=last_epoch["epoch"],
-        of_images=f" of {images:,} images" if images else "",
+        train_images=saved.metadata.train_images,
         val=float(last_epoch["val/accuracy"]),
         accuracy=results["test/accuracy"],
         low=results["test/accuracy_low"],

@@ -153,9 +153,7 @@ def artifacts(record: Results) -> dict[str, str]:
     """Return path -> folder in the run, for all artifacts of a run."""
     path = record.paths
     shown = {path["train"]["params"]: "", path["export"]["card"]: ""}
-    shown |= {path["train"]["history"]: "", path["evaluate"]["predictions"]: ""}
-    if "layers" in path["train"]:  # results of earlier versions have none
-        shown[path["train"]["layers"]] = ""
+    shown |= {path["train"]["history"]: "", path["train"]["layers"]: "", path["evaluate"]["predictions"]: ""}
     shown |= {path["preprocess"]["preview"]: "figures", path["evaluate"]["figures-dir"]: "figures"}
     return shown | ({path["inspect"]["out"]: "inspection"} if "inspect" in path else {})
 

@@ -17,7 +17,9 @@ from pipeline.training import checkpoint, optim
 from pipeline.training.loop import initial_model
 from tests.paths import ROOT
 
-METADATA = dataset.Metadata("shapes10", "0" * 64, tuple("abcdefghij"), (120.1, 110.2, 100.3), (50.5, 51.6, 52.7))
+METADATA = dataset.Metadata(
+    "shapes10", "0" * 64, tuple("abcdefghij"), (120.1, 110.2, 100.3), (50.5, 51.6, 52.7), train_images=500
+)
 SGD = {"optimizer.name": "sgd"}
 CHANGES = {
     "model.mlp.hidden": [16],
