@@ -43,8 +43,12 @@ class ModelParams(Section):
         return section
 
 
-def model_params() -> type[ModelParams]:
-    """Return `ModelParams` with a field for each architecture; only the selected section is required."""
+def model_params(module: str) -> type[ModelParams]:
+    """Return `ModelParams` with a field for each architecture; only the selected section is required.
+
+    Args:
+        module: the one that holds the result under this name, so that other processes find it.
+    """
     sections = {name: (params_of(name) | None, None) for name in NAMES}
     fields: dict[str, Any] = {"arch": (Literal[NAMES], ...), **sections}
-    return create_model("ModelParams", __base__=ModelParams, **fields)
+    return create_model("ModelParams", __base__=ModelParams, __module__=module, **fields)

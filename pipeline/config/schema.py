@@ -21,7 +21,7 @@ from pipeline.config.section import (
 if TYPE_CHECKING:
     from pipeline.config.architectures import ModelParams as ModelParams
 else:
-    ModelParams = architectures.model_params()
+    ModelParams = architectures.model_params(__name__)
 
 
 CIFAR10_TRAIN_IMAGES = 50_000
