@@ -98,6 +98,8 @@ def stage(folder: Path, params: Path, data: Path) -> Seconds:
         "history": folder / "history.csv",
         "layers": folder / "layers.csv",
         "metrics": folder / "metrics.json",
+        "time": folder / "time.json",
+        "details": folder / "details.json",
         "runtime": runtime,
         "checkpoints": Path(".checkpoints"),
     }
@@ -108,9 +110,9 @@ def stage(folder: Path, params: Path, data: Path) -> Seconds:
         [sys.executable, "-m", "stages.train", *options], kept | {"DVC_ROOT": str(folder), "TERM": "xterm-256color"}
     )
     wall = time.perf_counter() - started
-    measured = files.read_json(runtime)
-    loop = sum(measured[f"train/{part}_seconds"] for part in ("loop", "val", "preparation"))
-    work = measured["train/seconds"]
+    measured = files.read_json(runtime) | files.read_json(paths["time"])
+    loop = sum(measured[f"train/{part}seconds"] for part in ("", "val_", "preparation_"))
+    work = measured["train/stage_seconds"]
     return {"work": work, "loop": loop, "startup": wall - work}
 
 

@@ -59,10 +59,10 @@ def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def clock(name: str, path: Path) -> Iterator[dict[str, Any]]:
-    """Measure a stage and write its timings and memory (not reproducible) to a JSON file that only track reads.
+    """Measure a stage and write its timings and memory (not reproducible) to a JSON file.
 
     Args:
-        name: of the stage; measured here are "NAME/seconds", and "NAME/started" and "NAME/ended" in UTC.
+        name: of the stage; measured here are "NAME/stage_seconds", and "NAME/started" and "NAME/ended" in UTC.
 
     Yields:
         A dict for further measurements.
@@ -71,7 +71,7 @@ def clock(name: str, path: Path) -> Iterator[dict[str, Any]]:
     started = time.perf_counter()
     yield measured
     measured[f"{name}/ended"] = _now()
-    files.write_json(path, {f"{name}/seconds": round(time.perf_counter() - started, 3), **measured})
+    files.write_json(path, {f"{name}/stage_seconds": round(time.perf_counter() - started, 3), **measured})
 
 
 def _now() -> str:

@@ -1,28 +1,22 @@
-"""Export the network to ONNX with preprocessing included, after checking it against PyTorch, and a model card."""
-
-import csv
+"""Export the network to ONNX with preprocessing included, after checking it against PyTorch."""
 
 from pipeline import files, stage
 from pipeline.config.loading import load
 from pipeline.data import dataset
 
-PARITY_IMAGES = 1000
+PARITY_IMAGES = 250
 
 
 def main(
     params: stage.PathOption,
     data: stage.PathOption,
     model: stage.PathOption,
-    history: stage.PathOption,
-    test_metrics: stage.PathOption,
     out: stage.PathOption,
-    card: stage.PathOption,
-    metrics: stage.PathOption,
+    details: stage.PathOption,
     runtime: stage.PathOption,
 ) -> None:
     options = load(params).export
     from pipeline.export import graph as exporting  # slow import after load
-    from pipeline.export import model_card
     from pipeline.models.common.saved import load_model
 
     with stage.clock("export", runtime) as measured:
@@ -37,11 +31,7 @@ def main(
         )
         parity = exporting.check_parity(saved.model, graph, images[:PARITY_IMAGES], tolerance=options.tolerance)
         files.write_bytes(out, graph)
-        files.write_json(metrics, {**parity, "export/onnx_bytes": len(graph)})
-        tested = files.read_json(test_metrics) | parity
-        with history.open(encoding="utf-8") as file:
-            *_, last_epoch = csv.DictReader(file)
-        files.write_text(card, model_card.render(saved, last_epoch, tested, onnx=out))
+        files.write_json(details, {**parity, "export/onnx_bytes": len(graph)})
         batch = images[: options.batch_size]
         measured["export/latency_ms"] = round(exporting.latency(graph, images[:1]), 4)
         measured["export/batch_size"] = len(batch)

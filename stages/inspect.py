@@ -1,4 +1,4 @@
-"""Measure robustness, layer activity and learned features of the trained network."""
+"""Measure layer activity and draw learned features of the trained network, if `inspect.enabled`."""
 
 from pipeline import files, stage
 from pipeline.config.loading import load
@@ -10,10 +10,17 @@ def main(
     data: stage.PathOption,
     model: stage.PathOption,
     out: stage.PathOption,
-    metrics: stage.PathOption,
+    details: stage.PathOption,
     runtime: stage.PathOption,
 ) -> None:
     settings = load(params)
+    options, batch_size = settings.inspect, settings.evaluate.batch_size
+    (out / "figures").mkdir(parents=True, exist_ok=True)  # DVC expects it in any case
+    if not options.enabled:
+        with stage.clock("inspect", runtime):
+            files.write_json(details, {})
+        print("inspect.enabled is false; to add learned features: dvc exp run -S inspect.enabled=true")
+        return
     # slow imports after load, so that mistakes in params.yaml are reported immediately
     from pipeline.evaluation import inference
     from pipeline.hardware import device, gpu_lock
@@ -21,7 +28,6 @@ def main(
     from pipeline.inspection.network import Network
     from pipeline.models.common.saved import load_model
 
-    options, batch_size = settings.inspect, settings.evaluate.batch_size
     with gpu_lock.claim(settings.train.device), stage.clock("inspect", runtime) as measured:
         test = dataset.first_of_each_class(dataset.load(data, "test")["test"], options.images)
         saved = load_model(model)
@@ -29,13 +35,9 @@ def main(
         print(f"inspecting {saved.arch} on {len(test):,} test images of {saved.metadata.name} ({place})", flush=True)
         probs = inference.predict(saved.model, test, batch_size=batch_size, place=place)
         network = Network(saved.model, saved.metadata.classes, test, probs, batch_size, place, options.seed)
-        result = parts.measure(network, options, out)
-        files.write_json(metrics, result)
+        files.write_json(details, parts.measure(network, out))
         measured["inspect/device"] = place.type
         measured["inspect/peak_memory_mib"] = round(device.peak_memory_mib(place), 1)
-    for name in ("clean_accuracy", "corruption_accuracy", "shift_accuracy", "shift_consistency"):
-        if f"inspect/{name}" in result:
-            print(f"{name.replace('_', ' ')} {result[f'inspect/{name}']:.2%}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline import files, stage
+from pipeline import files, headline, stage
 from pipeline.config.loading import load
 from pipeline.data import dataset
 from pipeline.experiments import dependencies, epoch_reports
@@ -20,6 +20,8 @@ def main(
     history: stage.PathOption,
     layers: stage.PathOption,
     metrics: stage.PathOption,
+    time: stage.PathOption,
+    details: stage.PathOption,
     runtime: stage.PathOption,
     checkpoints: stage.PathOption,
 ) -> None:
@@ -56,12 +58,14 @@ def main(
         save_model(out, result.model, settings.model, splits.metadata)
         files.write_csv(history, result.history)
         files.write_csv(layers, result.progress.layers, probe.COLUMNS)
-        files.write_json(metrics, loop.summary(result))
+        shown, others = headline.split(loop.summary(result))
+        files.write_json(metrics, shown)
+        files.write_json(details, others)
         measured |= {f"train/{key}": value for key, value in machine.items()}
         measured |= {f"train/{package}": version(package) for package in ("dvc", "mlflow")}
         measured["train/fingerprint"] = identity
         progress = result.progress
-        measured["train/loop_seconds"] = round(progress.seconds, 3)
+        files.write_json(time, {"train/seconds": round(progress.seconds, 3)})
         measured["train/val_seconds"] = round(progress.val_seconds, 3)
         measured["train/preparation_seconds"] = round(progress.preparation_seconds, 3)
         measured["train/diagnostics_seconds"] = round(progress.diagnostics_seconds, 3)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
+from pipeline import headline
 from pipeline.experiments import dependencies
 from pipeline.tracking.runs import MACHINE
 from tests.paths import ROOT
@@ -60,6 +61,14 @@ class Forge:
         self.git("reset", "-q", "--hard")
         return sha
 
+    @staticmethod
+    def _measured(path: str, recorded: dict, runtime: dict, timed: dict) -> dict:
+        """Return what a metrics file of a stage holds, by its path."""
+        if "runtime" in path:
+            return runtime
+        shown, others = headline.split(recorded)
+        return timed if path.endswith("time.json") else others if "details" in path else shown
+
     def right(self, wrong: range = range(0)) -> np.ndarray:
         """Return predictions that are right but for the images given."""
         predicted = self.labels.copy()
@@ -90,13 +99,14 @@ class Forge:
             "train": {
                 "train/started": "2026-01-01T00:00:00+00:00",
                 "train/fingerprint": "f" * 64,
-                "train/loop_seconds": 9,
                 **dict.fromkeys((f"train/{key}" for key in MACHINE), "x"),
             },
-            "export": {"export/ended": f"2026-01-01T00:{self.made:02}:00+00:00", "export/latency_ms": 0.5},
+            "evaluate": {"evaluate/ended": f"2026-01-01T00:{self.made:02}:00+00:00"},
+            "export": {"export/latency_ms": 0.5},
         }
+        timed = {"train/seconds": 9}
         for key, value in metrics.items():
-            next(group for group in (*recorded.values(), runtime["train"]) if key in group)[key] = value
+            next(group for group in (*recorded.values(), *runtime.values(), timed) if key in group)[key] = value
         names = zip((CLASSES[label] for label in self.labels), (CLASSES[label] for label in predicted), strict=True)
         lines = [f"{index},{label},{said}" + ",0.1" * 10 for index, (label, said) in enumerate(names)]
         history = f"epoch,lr,val/accuracy,val/loss\n1,0.1,{accuracy / 2},2.0\n2,0.0,{accuracy},1.0\n"
@@ -109,10 +119,10 @@ class Forge:
         for name in ("preprocess", "train", "evaluate", "export"):
             stage = self.stages[name]
             outs = []
-            for entry in (*stage["outs"], *stage["metrics"]):
+            for entry in (*stage["outs"], *stage.get("metrics", ())):
                 path = entry if isinstance(entry, str) else next(iter(entry))
                 if path.endswith(".json"):
-                    content = json.dumps(runtime.get(name, {}) if "runtime" in path else recorded[name]).encode()
+                    content = json.dumps(self._measured(path, recorded[name], runtime.get(name, {}), timed)).encode()
                     (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
                     (self.folder / path).write_bytes(content)
                 elif path == "data/processed":

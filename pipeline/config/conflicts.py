@@ -22,10 +22,13 @@ def found(params: Params) -> Iterator[str]:
         yield (
             f"train.resolutions: found {len(train.resolutions)} sides, expected at most train.epochs, {train.epochs}"
         )
-    if params.inspect.shift % params.inspect.shift_step:
+    evaluate = params.evaluate
+    if 0 < evaluate.robustness < CLASSES:
+        yield f"evaluate.robustness: found {evaluate.robustness}, expected 0 or at least {CLASSES}, one of each class"
+    if evaluate.shift % evaluate.shift_step:
         yield (
-            f"inspect.shift: found {params.inspect.shift}, expected a multiple of inspect.shift_step, "
-            f"{params.inspect.shift_step}"
+            f"evaluate.shift: found {evaluate.shift}, expected a multiple of evaluate.shift_step, "
+            f"{evaluate.shift_step}"
         )
 
 

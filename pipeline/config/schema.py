@@ -151,23 +151,22 @@ class EvaluateParams(Section):
 
     batch_size: BatchSize
     tta: Literal["none", "flip", "six"]
-    tta_share: Annotated[float, Field(gt=0, le=1)]
-    """Share of the images, those with the least confident predictions, evaluated in several views."""
-    calibration_bins: Annotated[int, Field(ge=2, le=100)]
-
-
-class InspectParams(Section):
-    """Robustness, layer activity and learned features of the trained network."""
-
-    images: Annotated[int, Field(ge=CLASSES, le=1_000_000)]
-    """Number of test images: the first ones of each class, the same number of each."""
-    corruptions: bool
+    robustness: Annotated[int, Field(ge=0, le=1_000_000)]
+    """Test images to corrupt and shift: the first ones of each class, the same number of each; 0: none."""
     shift: Annotated[int, Field(ge=0, le=IMAGE_SIDE // 2)]
     """Largest shift along each axis in pixels; 0: none."""
     shift_step: Annotated[int, Field(ge=1, le=IMAGE_SIDE // 2)]
     """Distance between neighbouring shifts in pixels."""
-    features: bool
-    """Draw learned features: filters, patches, class embedding, confusions, suspicious labels."""
+    seed: Seed
+    """Of the noise and the directions of rotation."""
+
+
+class InspectParams(Section):
+    """Layer activity and learned features: filters, patches, class embedding, confusions, suspicious labels."""
+
+    enabled: bool
+    images: Annotated[int, Field(ge=CLASSES, le=1_000_000)]
+    """Number of test images: the first ones of each class, the same number of each."""
     seed: Seed
 
 

@@ -144,10 +144,15 @@ def first_of_each_class(split: Split, images: int) -> Split:
     Args:
         images: at least the number of classes; rounded down to a multiple of it.
     """
-    classes, counts = np.unique(split.labels, return_counts=True)
-    each = min(images // len(classes), counts.min())
-    chosen = np.sort(np.concatenate([np.flatnonzero(split.labels == label)[:each] for label in classes]))
+    chosen = first_indices(split.labels, images)
     return Split(split.images[chosen], split.labels[chosen])
+
+
+def first_indices(labels: Labels, images: int) -> npt.NDArray[np.int64]:
+    """Return the ascending indices of the images that `first_of_each_class` returns."""
+    classes, counts = np.unique(labels, return_counts=True)
+    each = min(images // len(classes), counts.min())
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:each] for label in classes]))
 
 
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -191,8 +196,6 @@ def describe(metadata: Metadata, splits: dict[str, Split]) -> dict[str, Any]:
     result: dict[str, Any] = {"data/name": metadata.name, "data/archive_sha256": metadata.archive_sha256}
     for name, split in splits.items():
         result[f"data/{name}_images"] = len(split)
-        counts = np.bincount(split.labels, minlength=len(metadata.classes)).tolist()
-        result |= {f"data/{name}/{label}": count for label, count in zip(metadata.classes, counts, strict=True)}
     for channel, mean, std in zip(("red", "green", "blue"), metadata.mean, metadata.std, strict=True):
         result |= {f"data/mean_{channel}": mean, f"data/std_{channel}": std}
     return result | {f"data/duplicates_{pair}": count for pair, count in duplicates(splits).items()}

@@ -1,40 +1,66 @@
 """Figures of the evaluate stage: training curves, confusion, calibration, mistakes."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import files
+from pipeline.data.dataset import Split
+from pipeline.evaluation import metrics
+from pipeline.evaluation.inference import Probs
+from pipeline.evaluation.metrics import Reliability
 from pipeline.plotting import BLUE, GREY, ORANGE, PALE, headline, saved, tile
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-    from pipeline.evaluation.metrics import Reliability
+def draw(
+    folder: Path,
+    history: Sequence[Mapping[str, str]],
+    layers: Path,
+    test: Split,
+    probs: Probs,
+    classes: Sequence[str],
+) -> None:
+    """Draw all figures of a trained network.
+
+    Args:
+        history: rows of history.csv.
+        layers: the file layers.csv; it has no rows without `train.diagnostics`.
+        test, probs: the test set of N images, and the predictions (N, C) for it.
+    """
+    training_curves(folder / "training.png", history)
+    confusion_matrix(folder / "confusion.png", metrics.confusion(probs, test.labels), classes)
+    reliability_diagram(folder / "reliability.png", metrics.reliability(probs, test.labels))
+    mistakes(folder / "mistakes.png", test.images, test.labels, probs, classes)
+    if files.read_csv(layers):
+        import pandas as pd  # takes most of a second
+
+        from pipeline.evaluation import probe_figures
+
+        probe_figures.draw(folder, pd.read_csv(layers))
 
 
-def training_curves(path: Path, history: "pd.DataFrame") -> None:
+def training_curves(path: Path, history: Sequence[Mapping[str, str]]) -> None:
     """Draw loss and accuracy of train and val, and the learning rate, over the epochs of a history.csv."""
+    column = {key: [float(row[key]) for row in history] for key in history[0]}
     with saved(path, (10, 3.2)) as figure:
         loss, accuracy, rate = figure.subplots(1, 3)
         for axes, name, title in ((loss, "loss", "Loss (cross-entropy, nats)"), (accuracy, "accuracy", "Accuracy")):
             for split, colour, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
-                axes.plot(history["epoch"], history[f"{split}/{name}"], color=colour, marker=marker, ms=3, label=split)
+                axes.plot(column["epoch"], column[f"{split}/{name}"], color=colour, marker=marker, ms=3, label=split)
             axes.set(title=title)
             axes.legend()
-        rate.plot(history["epoch"], history["lr"], color=GREY, marker="o", ms=3)
+        rate.plot(column["epoch"], column["lr"], color=GREY, marker="o", ms=3)
         rate.set(title="Learning rate at the epoch's end", ylim=(0, None))
         for axes in (loss, accuracy, rate):
             axes.set(xlabel="epoch")
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        last = history.iloc[-1]
         epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
         headline(
             figure,
-            f"Training over {epochs}: val accuracy {last['val/accuracy']:.1%} at the end. "
+            f"Training over {epochs}: val accuracy {column['val/accuracy'][-1]:.1%} at the end. "
             "(Train is measured on augmented images, its loss with label smoothing.)",
         )
 
@@ -57,8 +83,9 @@ def confusion_matrix(path: Path, matrix: npt.NDArray[np.int64], classes: Sequenc
         figure.colorbar(image, label="share of the true class", shrink=0.8)
 
 
-def reliability_diagram(path: Path, bins: "Reliability", error: float) -> None:
+def reliability_diagram(path: Path, bins: Reliability) -> None:
     """Draw how often predictions of a given confidence are right, and how many there are of each."""
+    error = bins.error
     width = np.diff(bins.edges)
     centres = bins.edges[:-1] + width / 2
     filled = bins.counts > 0

@@ -1,6 +1,5 @@
 """What a trained network says of images: probabilities, in one view or averaged over several."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -60,22 +59,16 @@ def predict_views(model: nn.Module, split: Split, probs: Probs, options: Evaluat
 
     Args:
         probs: those of the plain view.
-        options: `tta`, a name in `VIEWS`; `tta_share` of the images, the least confident ones, are looked at in all
-            views. The others, of whose class further views hardly ever change anything, keep `probs`.
+        options: `tta`, a name in `VIEWS`, and `batch_size`.
     """
-    chosen = np.sort(np.argsort(probs.max(1), kind="stable")[: math.ceil(options.tta_share * len(split))])
-    part = Split(split.images[chosen], split.labels[chosen])
-    mean = np.zeros_like(probs[chosen])
+    mean = np.zeros_like(probs)
     for view, weight in VIEWS[options.tta].items():
-        if view == PLAIN:
-            found = probs[chosen]
-        else:
+        found = probs
+        if view != PLAIN:
             look = partial(seen, view=view)
-            found = predict(model, part, batch_size=options.batch_size, place=place, change=look)
+            found = predict(model, split, batch_size=options.batch_size, place=place, change=look)
         mean += np.float32(weight) * found
-    result = probs.copy()
-    result[chosen] = mean
-    return result
+    return mean
 
 
 def seen(images: Tensor, view: View) -> Tensor:

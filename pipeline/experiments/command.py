@@ -1,7 +1,6 @@
 """The commands show, compare and verify: what they print of results that git and DVC hold."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -10,29 +9,14 @@ from rich.table import Table
 from pipeline import files
 from pipeline.experiments import comparison, tables, verification
 from pipeline.experiments.repository import Repository, Revision
+from pipeline.headline import HEADLINE
 
 FILE_WIDTH = 300
 """Columns of what is printed to a file or a pipe, where lines may have any length."""
 
-HEADLINES = {
-    "test accuracy": "{test/accuracy:.2%}",
-    "  95 % interval": "{test/accuracy_low:.2%} to {test/accuracy_high:.2%}",
-    "test loss": "{test/loss:.4f}",
-    "accuracy on corrupted images": "{inspect/corruption_accuracy:.2%}",
-    "accuracy on shifted images": "{inspect/shift_accuracy:.2%}",
-    "predictions unchanged by shifts": "{inspect/shift_consistency:.2%}",
-    "val accuracy": "{val/accuracy:.2%}",
-    "multiply-accumulates per image": "{model/macs:,}",
-    "training": "{train/loop_seconds:.0f} s on {train/device_name}",
-    "training throughput": "{train/images_per_second:,.0f} images/s",
-    "ONNX file": "{export/onnx_bytes:,} bytes",
-    "ONNX latency, one image": "{export/latency_ms:.2f} ms",
-}
-"""Rows of `show`: names, and the metrics with their formats."""
-
 
 def show(root: Path, rev: str) -> None:
-    """Print the headline metrics of a revision; parts of inspect that are switched off have none.
+    """Print the headline metrics of a revision; stages and parts of them that are switched off have none.
 
     Raises:
         PipelineError: there is no such revision.
@@ -40,13 +24,16 @@ def show(root: Path, rev: str) -> None:
     """
     with Repository(root) as repository:
         metrics = repository.results(repository.resolve(rev)).metrics
-    title = f"{rev}: {metrics['model/parameters']:,} parameters on {metrics['data/name']}"
+    title = f"{rev}: {metrics['data/name']}, trained on {metrics['train/device_name']}"
     table = Table(title=title, title_justify="left")
     table.add_column("result")
     table.add_column("value", justify="right")
-    for name, form in HEADLINES.items():
-        with suppress(KeyError):
-            table.add_row(name, form.format_map(metrics))
+    for name, (label, form) in HEADLINE.items():
+        if name in metrics:
+            table.add_row(label, form.format(metrics[name]))
+        if name == "test/accuracy":
+            low, high = metrics["test/accuracy_low"], metrics["test/accuracy_high"]
+            table.add_row("  95 % interval", f"{low:.2%} to {high:.2%}")
     Console().print(table)
 
 

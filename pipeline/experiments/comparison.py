@@ -204,9 +204,9 @@ def _members(repository: Repository, revisions: Iterable[Revision]) -> tuple[lis
         except ResultsError as error:
             notes.append(str(error))
             continue
-        known = found.setdefault(member.record.content, member)
+        known = found.setdefault(member.identity, member)
         if known is not member:
-            found[known.record.content] = replace(known, aliases=(*known.aliases, revision.name))
+            found[member.identity] = replace(known, aliases=(*known.aliases, revision.name))
     return list(found.values()), notes
 
 

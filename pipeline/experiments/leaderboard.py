@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from pipeline import headline
 from pipeline.errors import PipelineError
 from pipeline.experiments import statistics
 from pipeline.experiments.repository import Revision
@@ -14,21 +15,6 @@ from pipeline.experiments.results import ORIGIN, Results
 SEED = "train.seed"
 UNCOMPARED = {SEED, "train.diagnostics", *ORIGIN}
 """Parameters that do not separate rows: the seed, the source of the data, and diagnostics, which change no result."""
-
-SMALLER_IS_BETTER = (
-    "loss",
-    "error",
-    "seconds",
-    "latency",
-    "bytes",
-    "parameters",
-    "macs",
-    "memory",
-    "difference",
-    "dead",
-    "saturated",
-    "suspicious",
-)
 
 
 @dataclass(frozen=True)
@@ -43,6 +29,18 @@ class Member:
     def seed(self) -> Any:
         """The seed of the training."""
         return self.record.params[SEED]
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The parameters that separate rows."""
+        return {key: value for key, value in self.record.params.items() if _separates_rows(key)}
+
+    @property
+    def identity(self) -> str:
+        """The parameters that separate rows, the seed, and the hashes of the network and its predictions."""
+        paths, outputs = self.record.paths, self.record.outputs
+        decided = outputs[paths["train"]["out"]], outputs[paths["evaluate"]["predictions"]]
+        return repr((sorted(self.params.items()), self.seed, decided))
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,8 @@ class Row:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """Parameters without the seed, the source of the data and the inspect section."""
-        return {key: value for key, value in self.members[0].record.params.items() if _separates_rows(key)}
+        """Parameters without the seed, the source of the data and the sections inspect and export."""
+        return self.members[0].params
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of every member that has it."""
@@ -88,7 +86,7 @@ def group(members: Iterable[Member]) -> list[Row]:
     """
     groups: dict[str, dict[Any, Member]] = {}
     for member in members:
-        kind = sorted((key, value) for key, value in member.record.params.items() if _separates_rows(key))
+        kind = sorted(member.params.items())
         number = 0
         while member.seed in groups.setdefault(key := repr((kind, member.record.dataset_hash, number)), {}):
             number += 1
@@ -120,7 +118,7 @@ def rank(rows: Sequence[Row], sort: str) -> list[Row]:
     if not any(row.mean(sort) is not None for row in rows):
         close = sorted(key for key in known if key.split("/")[-1] == sort.split("/")[-1]) or ["val/accuracy"]
         raise PipelineError(f"--sort: found {sort}, expected a numeric metric; for instance {close[0]}")
-    sign = 1 if any(word in sort for word in SMALLER_IS_BETTER) else -1
+    sign = 1 if headline.smaller_is_better(sort) else -1
     worst = float("inf")
     rows = sorted(rows, key=lambda row: worst if (value := row.mean(sort)) is None else sign * value)
     cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "test/accuracy"))
@@ -129,8 +127,8 @@ def rank(rows: Sequence[Row], sort: str) -> list[Row]:
 
 
 def _separates_rows(key: str) -> bool:
-    """Return whether a parameter separates rows; those of inspect do not affect the training."""
-    return key not in UNCOMPARED and not key.startswith("inspect.")
+    """Return whether a parameter separates rows; those of inspect and export affect no result that rows compare."""
+    return key not in UNCOMPARED and not key.startswith(("inspect.", "export."))
 
 
 def _common_name(names: Sequence[str]) -> str:

@@ -63,7 +63,7 @@ def _costs(rows: tuple[Row, ...]) -> list[str]:
     figures = []
     for metric, label in (
         ("model/macs", "MACs per image"),
-        ("train/loop_seconds", "training time, s"),
+        ("train/seconds", "training time, s"),
     ):
         known = [row for row in rows if row.mean(metric) is not None]
         if known:

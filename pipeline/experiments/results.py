@@ -21,17 +21,18 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.config.section import flatten
 from pipeline.errors import ResultsError
+from pipeline.headline import HEADLINE
 
 LOCK = "dvc.lock"
 TRACK = "track"
-REQUIRED_STAGES = ("preprocess", "train", "evaluate", "export")
+REQUIRED_STAGES = ("preprocess", "train", "evaluate")
 REQUIRED_METRICS = (
     "data/name",
     "model/parameters",
     "train/started",
     "train/fingerprint",
     "test/accuracy",
-    "export/ended",
+    "evaluate/ended",
 )
 
 ORIGIN = ("data.archive", "data.cifar10.urls")
@@ -65,6 +66,11 @@ class Results:
         return str(self.metrics["train/fingerprint"])
 
     @property
+    def headline(self) -> dict[str, float]:
+        """The headline metrics that the results have, in their order."""
+        return {key: self.metrics[key] for key in HEADLINE if key in self.metrics}
+
+    @property
     def arch(self) -> str:
         """The architecture's name."""
         return str(self.params["model.arch"])
@@ -86,8 +92,8 @@ class Results:
 
     @property
     def ended(self) -> datetime:
-        """End time of the last stage with outputs."""
-        return datetime.fromisoformat(self.metrics["export/ended"])
+        """End time of the last stage."""
+        return max(datetime.fromisoformat(value) for key, value in self.metrics.items() if key.endswith("/ended"))
 
 
 Reader = Callable[[str], bytes]
@@ -114,10 +120,10 @@ def read(content_of: Reader) -> Results:
     missing = [name for name in REQUIRED_STAGES if name not in stages]
     if missing:
         raise ResultsError(f"stage {missing[0]} has not run")
-    outputs = {out["path"]: str(out["md5"]) for stage in stages.values() for out in stage.get("outs", [])}
-    paths = {name: options(stage["cmd"]) for name, stage in stages.items()}
     tracked = stages.pop(TRACK, {})  # while track runs, this is its previous run
-    _check_chain(stages, outputs)
+    _check_chain(stages)
+    outputs = _outputs(stages)
+    paths = {name: options(stage["cmd"]) for name, stage in stages.items()}
     recorded = dict(flatten(_params(stages)))
     metrics = _metrics(content_of, paths, outputs)
     lacking = [name for name in REQUIRED_METRICS if name not in metrics]
@@ -161,23 +167,34 @@ def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decided(outputs: Mapping[str, str], paths: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    timed = {arguments["runtime"] for arguments in paths.values() if "runtime" in arguments}
+    timed = {arguments[key] for arguments in paths.values() for key in ("runtime", "time") if key in arguments}
     return {path: digest for path, digest in outputs.items() if path not in timed}
 
 
-def _check_chain(stages: Mapping[str, Any], outputs: Mapping[str, str]) -> None:
-    """Raise ResultsError unless every stage ran on the recorded outputs of the stages before it."""
-    for name, stage in stages.items():
+def _outputs(stages: Mapping[str, Any]) -> dict[str, str]:
+    return {out["path"]: str(out["md5"]) for stage in stages.values() for out in stage.get("outs", [])}
+
+
+def _check_chain(stages: dict[str, Any]) -> None:
+    """Remove the stages that ran on other outputs than the recorded ones, such as export before another training.
+
+    Raises:
+        ResultsError: one of `REQUIRED_STAGES` did.
+    """
+    outputs = _outputs(stages)
+    for name, stage in list(stages.items()):
         for used in stage.get("deps", []):
             made = outputs.get(used["path"])
             if made is not None and made != used.get("md5"):
-                raise ResultsError(f"stage {name} ran on another {used['path']} than the recorded one")
+                if name in REQUIRED_STAGES:
+                    raise ResultsError(f"stage {name} ran on another {used['path']} than the recorded one")
+                stages.pop(name, None)
 
 
 def _metrics(content_of: Reader, paths: Mapping[str, Mapping[str, str]], outputs: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for arguments in paths.values():
-        for path in (arguments.get("metrics"), arguments.get("runtime")):
+        for path in map(arguments.get, ("metrics", "time", "details", "runtime")):
             if path is None or path not in outputs:
                 continue
             try:

@@ -51,7 +51,7 @@ def leaderboard(comparison: Comparison) -> Table:
         ("test, %", lambda row: _with_spread(row, "test/accuracy", 100, 2)),
         ("95 % interval", _interval),
         ("val, %", lambda row: _with_spread(row, "val/accuracy", 100, 2)),
-        ("train, s", lambda row: _with_spread(row, "train/loop_seconds", 1, 0)),
+        ("train, s", lambda row: _with_spread(row, "train/seconds", 1, 0)),
         ("images/s", lambda row: _number(row.mean("train/images_per_second"), 1, 0)),
         ("ONNX, kB", lambda row: _number(row.mean("export/onnx_bytes"), 1e-3, 0)),
         ("latency, ms", lambda row: _number(row.mean("export/latency_ms"), 1, 2)),

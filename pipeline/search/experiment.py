@@ -17,6 +17,9 @@ from pipeline import files
 from pipeline.experiments import epoch_reports
 from pipeline.experiments.repository import search_path
 
+LAST_STAGE = "evaluate"
+"""The last stage of an experiment of a search or study: `dvc exp apply` and `dvc repro` add the others."""
+
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 60
 """Time that interrupted processes have to end: train waits up to 30 s for MLflow."""
@@ -40,7 +43,7 @@ class Experiment:
         self.root, self.folder, self.name = root, folder, name
         self.log = folder / f"{name}.log"
         changes = [f"--set-param={key}={json.dumps(value)}" for key, value in values.items()]
-        self.command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *changes]
+        self.command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *changes, LAST_STAGE]
         self.report = epoch_reports.Reader(epoch_reports.path(folder, name))
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0

@@ -181,6 +181,6 @@ class Search:
         if self.tracking and outcome.state == TrialState.PRUNED:
             self.tracking.prune(name, outcome.reason)
         elif self.tracking:
-            self.tracking.adopt(name)
+            self.tracking.complete(name)
             if is_best and outcome.value is not None:
                 self.tracking.best(name, outcome.value, values, finished)

@@ -100,7 +100,7 @@ def _track(study: Study) -> StudyRun | None:
     if not settings.enabled:
         return None
     known = study.optuna.user_attrs.get(MLFLOW_RUN)
-    tracked = StudyRun(study.root, settings.experiment, study.plan.name, known)
+    tracked = StudyRun(study.root, settings.model_dump(), study.plan.name, known)
     if tracked.run_id != known:
         study.optuna.set_user_attr(MLFLOW_RUN, tracked.run_id)
         tracked.describe(study.space.specs)
@@ -123,7 +123,7 @@ def _print_best(study: Study) -> None:
     console.print(table)
     if best:
         name = study.plan.experiment(best[0].number)
-        console.print(f"The best is {name}. Apply it to the workspace:  dvc exp apply {name}", soft_wrap=True)
+        console.print(f"The best is {name}. Apply and export it:  dvc exp apply {name} && dvc repro", soft_wrap=True)
     else:
         console.print("No trial was completed.")
 

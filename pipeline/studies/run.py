@@ -130,7 +130,7 @@ def _track(root: Path, planned: Plan, ledger: Ledger) -> StudyRun | None:
     settings = planned.experiments[0].settings.tracking
     if not settings.enabled:
         return None
-    tracked = StudyRun(root, settings.experiment, planned.name, ledger.mlflow_run)
+    tracked = StudyRun(root, settings.model_dump(), planned.name, ledger.mlflow_run)
     if tracked.run_id != ledger.mlflow_run:
         ledger.mlflow_run = tracked.run_id
         ledger.save()

@@ -111,8 +111,8 @@ class Runner:
         if message is None:
             self.display.interrupted(planned.name)
             return
-        if self.tracking:
-            self.tracking.adopt(planned.name)
+        if self.tracking and isinstance(found, Found):
+            self.tracking.complete(planned.name)
         self.launcher.data_ready.set()
         self.display.finish(planned.name, message, time.monotonic() - started, self.finished)
         if self.failures >= FAILURES:

@@ -54,6 +54,11 @@ def promote(
         PipelineError: the revision has no results, or the store cannot be reached.
     """
     record = repository.results(revision)
+    if "export" not in record.paths:
+        raise PromotionError(
+            f"{revision.name}: expected an exported model, found none; dvc exp apply {revision.name} && dvc repro "
+            "exports it"
+        )
     model = str(record.tracking.get("model", settings["model"]))
     with store.errors(repository.root):
         client = store.client(repository.root)

@@ -152,15 +152,22 @@ def log_history(
 def artifacts(record: Results) -> dict[str, str]:
     """Return path -> folder in the run, for all artifacts of a run."""
     path = record.paths
-    shown = {path["train"]["params"]: "", path["export"]["card"]: ""}
-    shown |= {path["train"]["history"]: "", path["train"]["layers"]: "", path["evaluate"]["predictions"]: ""}
-    shown |= {path["preprocess"]["preview"]: "figures", path["evaluate"]["figures-dir"]: "figures"}
+    shown = {path["train"]["params"]: "", path["train"]["history"]: "", path["train"]["layers"]: ""}
+    shown |= {path["evaluate"][name]: "" for name in ("predictions", "classes", "card")}
+    shown |= {path["evaluate"]["robustness"]: "robustness", path["evaluate"]["figures-dir"]: "figures"}
+    shown |= {path["preprocess"]["preview"]: "figures"}
+    shown |= {stage["details"]: "details" for stage in path.values() if "details" in stage}
     return shown | ({path["inspect"]["out"]: "inspection"} if "inspect" in path else {})
 
 
 def needed(record: Results) -> list[str]:
     """Return the paths that `publish` reads below its folder."""
-    return [*artifacts(record), record.paths["export"]["out"]]
+    return [*artifacts(record), *filter(None, [exported(record)])]
+
+
+def exported(record: Results) -> str | None:
+    """Return the path of the ONNX file, None if the export stage did not run."""
+    return record.paths["export"]["out"] if "export" in record.paths else None
 
 
 def model_version(client: "MlflowClient", model: str, run: "Run") -> str:
@@ -175,7 +182,7 @@ def _complete(client: "MlflowClient", run: "Run", model: str, record: Results, o
     run_id = run.info.run_id
     began, ended = _milliseconds(record.started), _milliseconds(record.ended)
     missing = [path for path in needed(record) if not (folder / path).exists()]
-    card = folder / record.paths["export"]["card"]
+    card = folder / record.paths["evaluate"]["card"]
     tags = {**_tags(record), **owner.tags, CONTENT_TAG: record.content, TRAINING_TAG: record.training}
     if card.exists():
         tags["mlflow.note.content"] = card.read_text(encoding="utf-8")
@@ -188,10 +195,9 @@ def _complete(client: "MlflowClient", run: "Run", model: str, record: Results, o
     history = results.parse_history(curves_file.read_bytes()) if curves_file.exists() else []
     log_history(client, run, history, (began, ended))
     curves = {key for row in history for key in row}
-    numbers = {key: value for key, value in record.metrics.items() if isinstance(value, int | float)}
     finals = [
         Metric(key, value, ended, record.metrics["train/epochs"])
-        for key, value in numbers.items()
+        for key, value in record.headline.items()
         if key not in curves and key not in run.data.metrics
     ]
     client.log_batch(run_id, metrics=finals)
@@ -200,9 +206,9 @@ def _complete(client: "MlflowClient", run: "Run", model: str, record: Results, o
         for file in sorted(found.iterdir()) if found.is_dir() else [found] if found.exists() else []:
             client.log_artifact(run_id, str(file), target or None)
     _log_dataset(client, run, record)
-    graph = folder / record.paths["export"]["out"]
-    if graph.exists() and not model_version(client, model, run):
-        _register(client, run, model, record, graph, tags.get("mlflow.note.content", ""))
+    graph = exported(record)
+    if graph and (folder / graph).exists() and not model_version(client, model, run):
+        _register(client, run, model, record, folder / graph, tags.get("mlflow.note.content", ""))
     if missing:
         client.set_tag(run_id, MISSING_TAG, " ".join(missing))
     elif MISSING_TAG in run.data.tags:

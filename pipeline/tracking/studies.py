@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.experiments.repository import Repository
 from pipeline.experiments.results import text_of
-from pipeline.tracking import runs, store
+from pipeline.tracking import runs, store, sync
 from pipeline.tracking.owner import EXPERIMENT_TAG
 
 if TYPE_CHECKING:
@@ -27,15 +28,21 @@ class StudyRun:
     Later errors of the store only give a warning: the experiments' results are in git.
     """
 
-    def __init__(self, root: Path, mlflow_experiment: str, name: str, run_id: str | None) -> None:
+    def __init__(self, root: Path, settings: Mapping[str, str], name: str, run_id: str | None) -> None:
         """Reopen the run of an earlier start, or create one.
+
+        Args:
+            root: the repository.
+            settings: "experiment" and "model" of params.yaml's `tracking`.
+            name: of the search or study.
+            run_id: of the earlier start.
 
         Raises:
             TrackingError: the store cannot be reached.
         """
-        self.lock = threading.Lock()
+        self.root, self.settings, self.lock = root, settings, threading.Lock()
         with store.errors(root):
-            self.client, self.experiment = store.experiment(root, mlflow_experiment)
+            self.client, self.experiment = store.experiment(root, settings["experiment"])
             self.run_id = run_id if run_id and self._exists(run_id) else self._new(name)
             self.client.update_run(self.run_id, status="RUNNING")
 
@@ -45,6 +52,10 @@ class StudyRun:
 
         described = [Param(f"space.{key}", text_of(spec)) for key, spec in space.items()]
         self._try(lambda: self.client.log_batch(self.run_id, params=described))
+
+    def complete(self, experiment: str) -> None:
+        """Publish the results of a DVC experiment, which ran no track stage, as a child of this one."""
+        self._try(lambda: self._complete(experiment))
 
     def adopt(self, experiment: str) -> None:
         """Make the runs of a DVC experiment children of this one."""
@@ -87,6 +98,12 @@ class StudyRun:
 
     def _of(self, experiment: str) -> list["Run"]:
         return runs.search(self.client, self.experiment, f"tags.{EXPERIMENT_TAG} = '{experiment}'")
+
+    def _complete(self, experiment: str) -> None:
+        with Repository(self.root) as repository:
+            for change in sync.plan(repository, self.settings, [experiment]).changes:
+                sync.apply(repository, self.settings, change)
+        self._adopt(experiment)
 
     def _adopt(self, experiment: str) -> None:
         for run in self._of(experiment):

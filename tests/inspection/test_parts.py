@@ -59,10 +59,10 @@ def test_it_leaves_tables_figures_and_their_means(run, tmp_path, processed, cpu)
     corrupted, shifted, layers = (rows(out / f"{name}.csv") for name in TABLES)
     assert (len(corrupted), len(shifted), len(layers)) == (25, 2 * 9, 2)
     mean = sum(float(row["accuracy"]) for row in corrupted) / 25
-    assert metrics["inspect/corruption_accuracy"] == pytest.approx(mean)
+    assert metrics["test/corruption_accuracy"] == pytest.approx(mean)
     moved = [row for row in shifted if (row["dx"], row["dy"]) != ("0", "0")]
     mean = sum(float(row["consistency"]) for row in moved) / 16
-    assert metrics["inspect/shift_consistency"] == pytest.approx(mean)
+    assert metrics["test/shift_consistency"] == pytest.approx(mean)
     assert [(row["layer"], row["units"]) for row in layers] == [("blocks.0.2", "8"), ("blocks.1.2", "16")]
     test = dataset.load(processed, "test")["test"]
     first = [index for index, label in enumerate(test.labels) if list(test.labels[:index]).count(label) < 4]

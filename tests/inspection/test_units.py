@@ -68,9 +68,7 @@ def test_the_share_of_dead_units_counts_units_and_not_layers():
 
 def test_every_activation_layer_of_a_network_has_its_row(data, cpu):
     """In the order of the layers, with as many units as the layer has channels; no hook is left behind."""
-    speednet = SpeednetParams(
-        widths=(5, 6), convs_per_group=1, activation="silu", whitening=False, patch=2, head_scale=1.0
-    )
+    speednet = SpeednetParams(widths=(5, 6), convs_per_group=1, activation="silu", whitening=False, patch=2)
     cnn = CnnParams(
         widths=(4, 6),
         convs_per_block=(1, 2),

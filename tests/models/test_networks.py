@@ -51,7 +51,6 @@ SPEEDNET = {
     "activation": "gelu",
     "whitening": True,
     "patch": 2,
-    "head_scale": 1.0,
 }
 VIT = {"patch": 8, "width": 12, "depth": 2, "heads": 3, "mlp_ratio": 2, "pooling": "mean", "dropout": 0.0}
 TORCHVISION = {"name": "mobilenet_v3_small", "stem": "original"}  # the cheapest

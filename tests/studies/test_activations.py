@@ -43,7 +43,7 @@ class MadeUp(Collected):
                 continue
             accuracies, val = made_up
             metrics = {"train/accuracy": accuracies[-1], "val/accuracy": val, "test/accuracy": val}
-            record = Results({}, metrics | {"train/loop_seconds": 2.0 * len(accuracies)}, {}, {}, "", {})
+            record = Results({}, metrics | {"train/seconds": 2.0 * len(accuracies)}, {}, {}, "", {})
             found[one.name] = Found(Revision(one.name, "a" * 40, one.name, "b" * 40), record)
         super().__init__(None, planned, found, diverged)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline import files
-from pipeline.inspection import shifts
+from pipeline.evaluation import shifts
 from pipeline.studies.analyses import translation
 from pipeline.studies.analysis import Verdict, decide
 from tests.made_up_studies import MadeUp, written
@@ -45,7 +45,7 @@ def results(folder, still, moved=0.95, *, scale="small", without=()) -> MadeUp:
             for dx in shifts.offsets(8, 4)
         ]
         files.write_csv(folder / one.name / "results/inspection/shifts.csv", rows)
-        metrics[one.name] = {"test/accuracy": 0.61, "inspect/clean_accuracy": CLEAN} | shifts.summary(rows)
+        metrics[one.name] = {"test/accuracy": 0.61, "test/clean_accuracy": CLEAN} | shifts.summary(rows)
     return MadeUp(plan, folder, metrics)
 
 
@@ -93,7 +93,7 @@ def test_a_training_that_diverged_leaves_the_claim_undecided_and_the_page_readab
 def test_a_network_no_better_than_chance_has_nothing_to_lose(tmp_path):
     """The claim can't be decided, and nothing is divided by 0."""
     collected = results(tmp_path, HOLDS)
-    collected.rows.loc[collected.rows["variant"] == "cnn-max-still", "inspect/clean_accuracy"] = translation.CHANCE
+    collected.rows.loc[collected.rows["variant"] == "cnn-max-still", "test/clean_accuracy"] = translation.CHANCE
     quantities, verdict = judged(collected)
     assert math.isnan(quantities["cnn_loss"])
     assert verdict is Verdict.UNDECIDED

@@ -24,7 +24,7 @@ def collected(planned: Plan, accuracy: dict[str, list[float]]) -> Collected:
     for one in planned.experiments:
         seed = planned.setting.seeds.index(one.seed)
         value = accuracy[one.variant][seed]
-        metrics = {"test/accuracy": value, "train/accuracy": value, "train/loop_seconds": 6.0, "train/epochs": 3}
+        metrics = {"test/accuracy": value, "train/accuracy": value, "train/seconds": 6.0, "train/epochs": 3}
         if math.isnan(value):
             diverged[one.name] = "the loss is nan"
         else:

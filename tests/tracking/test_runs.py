@@ -32,7 +32,7 @@ def test_a_run_shows_what_inspect_found(tmp_path, publish, record):
     for name in ("shifts.csv", "figures/shifts.png"):
         (tmp_path / "inspection" / name).write_text("content")
     paths = {**record.paths, "inspect": {"out": "inspection", "metrics": "inspect.json"}}
-    metrics = {**record.metrics, "inspect/shift_consistency": 0.75}
+    metrics = {**record.metrics, "test/shift_consistency": 0.75}
     published = publish(paths=paths, metrics=metrics, content="c" * 64)
     client = mlflow.MlflowClient(store.uri(tmp_path))
     before, after = (client.get_run(done.run_id) for done in (without, published))
@@ -42,7 +42,7 @@ def test_a_run_shows_what_inspect_found(tmp_path, publish, record):
     )
     assert shown == {"inspection/shifts.csv", "inspection/figures"}
     assert drawn == {"inspection/figures/shifts.png"}
-    assert after.data.metrics["inspect/shift_consistency"] == 0.75
+    assert after.data.metrics["test/shift_consistency"] == 0.75
     assert runs.MISSING_TAG not in before.data.tags
     assert not client.list_artifacts(before.info.run_id, "inspection")
 

@@ -38,7 +38,7 @@ class Network(nn.Module):
             *(_group(params, inputs, outputs) for inputs, outputs in itertools.pairwise(widths))
         )
         self.head = nn.Linear(widths[-1], classes, bias=False)
-        nn.init.normal_(self.head.weight, std=params.head_scale / widths[-1])
+        nn.init.normal_(self.head.weight, std=1 / widths[-1])
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.normalize(images)

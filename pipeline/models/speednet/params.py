@@ -18,8 +18,6 @@ class Params(Architecture):
     """Compute the first layer from the training images and leave it so; false: learn it."""
     patch: Annotated[int, Field(ge=1, le=4)]
     """Side of the first layer's filters in pixels."""
-    head_scale: Annotated[float, Field(gt=0, le=1000)]
-    """Factor on the class scores of a last layer that starts with weights of standard deviation 1 / channels."""
 
     @property
     def smallest_side(self) -> int:

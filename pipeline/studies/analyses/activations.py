@@ -142,7 +142,7 @@ def _chosen(collected: Collected, variants: list[str]) -> Chosen:
 
 
 def _reaches(collected: Collected, variant: str) -> list[Reach]:
-    trainings = zip(_finished(collected, variant), collected.values(variant, "train/loop_seconds"), strict=True)
+    trainings = zip(_finished(collected, variant), collected.values(variant, "train/seconds"), strict=True)
     return [convergence.reach(collected.history(name), TARGET, seconds) for name, seconds in trainings]
 
 

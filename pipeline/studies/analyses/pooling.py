@@ -63,9 +63,7 @@ def analyse(collected: Collected) -> Findings:
 
 def seconds_per_epoch(collected: Collected, variant: str) -> list[float]:
     """Return the seconds per epoch of training, by seed."""
-    pairs = zip(
-        collected.values(variant, "train/loop_seconds"), collected.values(variant, "train/epochs"), strict=True
-    )
+    pairs = zip(collected.values(variant, "train/seconds"), collected.values(variant, "train/epochs"), strict=True)
     return [seconds / epochs for seconds, epochs in pairs]
 
 

@@ -40,7 +40,7 @@ def analyse(collected: Collected) -> Findings:
     """Compare the effect of shifts on networks that differ in architecture, pooling and `augment.translate`."""
     shifts = read(collected)
     lost = {name: mean(losses(collected, name)) for name in collected.variants}
-    kept = {name: 100 * collected.mean(name, "inspect/shift_consistency") for name in collected.variants}
+    kept = {name: 100 * collected.mean(name, "test/shift_consistency") for name in collected.variants}
     without = kept[f"{WITHOUT}-still"]
     by_pooling = [kept[f"{name}-still"] - without for name in POOLED]
     quantities = {
@@ -53,10 +53,10 @@ def analyse(collected: Collected) -> Findings:
         (
             name,
             with_spread(collected.values(name, "test/accuracy"), 100),
-            with_spread(collected.values(name, "inspect/clean_accuracy"), 100),
-            with_spread(collected.values(name, "inspect/shift_accuracy"), 100),
+            with_spread(collected.values(name, "test/clean_accuracy"), 100),
+            with_spread(collected.values(name, "test/shift_accuracy"), 100),
             with_spread(losses(collected, name)),
-            with_spread(collected.values(name, "inspect/shift_consistency"), 100),
+            with_spread(collected.values(name, "test/shift_consistency"), 100),
             counted(collected, name),
         )
         for name in collected.variants
@@ -87,8 +87,8 @@ def losses(collected: Collected, variant: str) -> list[float]:
     A network no better than chance is left out: its loss is undefined.
     """
     pairs = zip(
-        collected.values(variant, "inspect/clean_accuracy"),
-        collected.values(variant, "inspect/shift_accuracy"),
+        collected.values(variant, "test/clean_accuracy"),
+        collected.values(variant, "test/shift_accuracy"),
         strict=True,
     )
     return [100 * (clean - moved) / (clean - CHANCE) for clean, moved in pairs if clean > CHANCE]
@@ -98,7 +98,7 @@ def plots(shifts: dict[str, list[pd.DataFrame]]) -> list[Plot]:
     """Return accuracy and consistency over the distance of the shift, for training on unmoved and on moved images.
 
     Args:
-        shifts: shifts.csv of inspect by variant, for each seed.
+        shifts: shifts.csv of evaluate by variant, for each seed.
     """
     names = {"accuracy": "accuracy, %", "consistency": "unchanged predictions, %"}
     return [
@@ -149,7 +149,7 @@ def read(collected: Collected) -> dict[str, list[pd.DataFrame]]:
     with stage.bar("reading shifts", len(collected.found)) as advance:
         for variant, tables in found.items():
             for name in trained.names(collected, variant):
-                path = f"{collected.found[name].record.paths['inspect']['out']}/shifts.csv"
+                path = f"{collected.found[name].record.paths['evaluate']['robustness']}/shifts.csv"
                 tables.append(pd.read_csv(io.BytesIO(collected.read(name, path))))
                 advance(1)
     return found

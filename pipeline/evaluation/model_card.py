@@ -1,11 +1,9 @@
-"""MODEL_CARD.md: what the exported model is, what it was measured to do, what it is not for, how to use it."""
+"""MODEL_CARD.md: what a trained model is, what it was measured to do, what it is not for, how to use it."""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import files
 from pipeline.models.common import cost
 from pipeline.models.common.saved import Saved
 
@@ -24,9 +22,7 @@ Classifies 32x32 colour images into ten classes: {classes}.
 | top-2 accuracy | {top2:.2%} |
 | macro-F1 | {f1:.4f} |
 | expected calibration error | {ece:.4f} |
-| file | `{onnx}`, SHA-256 `{onnx_sha256}` |
-| weights | SHA-256 `{weights}` |
-| export | differs from PyTorch by at most {parity:.1e} in a probability on {parity_images} test images |
+{robustness}| weights | SHA-256 `{weights}`; `model.onnx`, made from them, has it as `weights_sha256` in its metadata |
 
 ## Use it
 
@@ -36,7 +32,7 @@ Input `images`: uint8, (N, 32, 32, 3), RGB. Output `probabilities`: float32, (N,
 import numpy as np
 import onnxruntime
 
-session = onnxruntime.InferenceSession("{onnx}")
+session = onnxruntime.InferenceSession("model.onnx")
 classes = session.get_modelmeta().custom_metadata_map["classes"].split(",")
 images = np.zeros((1, 32, 32, 3), np.uint8)  # your images here
 (probabilities,) = session.run(["probabilities"], {{"images": images}})
@@ -53,7 +49,7 @@ Teaching, and comparing architectures on a small, well-known task.
 - It has seen 32x32 images of one source. Photographs scaled down to that size look different, and the accuracy
   above does not carry over to them. {per_class}
 - Probabilities are off by the calibration error above on average, and by more away from the test images.
-- It has not been examined for fairness or robustness; don't let it decide anything about people or safety.
+- It has not been examined for fairness; don't let it decide anything about people or safety.
 
 ## Parameters
 
@@ -63,17 +59,24 @@ Teaching, and comparing architectures on a small, well-known task.
 """
 
 
-def render(saved: Saved, last_epoch: Mapping[str, str], results: Mapping[str, Any], *, onnx: Path) -> str:
+ROBUSTNESS = """\
+| accuracy on corrupted images | {test/corruption_accuracy:.2%}, of {test/robustness_images:,} images, 25 times \
+(as they are {test/clean_accuracy:.2%}) |
+"""
+
+
+def render(
+    saved: Saved, last_epoch: Mapping[str, str], results: Mapping[str, Any], by_class: Sequence[Mapping[str, Any]]
+) -> str:
     """Return the card as Markdown.
 
     Args:
         last_epoch: the last row of the training's history.csv.
-        results: metrics of evaluate and export under their usual names.
-        onnx: the exported file.
+        results: metrics of evaluate under their usual names.
+        by_class: rows with "class" and "recall".
     """
     parameters, macs = cost.cost(saved.model)
-    recall = {name: results[f"test/recall/{name}"] for name in saved.metadata.classes}
-    worst = min(recall, key=lambda name: recall[name])
+    worst = min(by_class, key=lambda row: row["recall"])
     return TEMPLATE.format(
         arch=saved.arch,
         dataset=saved.metadata.name,
@@ -91,11 +94,8 @@ def render(saved: Saved, last_epoch: Mapping[str, str], results: Mapping[str, An
         top2=results["test/accuracy_top2"],
         f1=results["test/f1_macro"],
         ece=results["test/calibration_error"],
-        onnx=onnx.name,
-        onnx_sha256=files.sha256(onnx),
+        robustness=ROBUSTNESS.format_map(results) if "test/corruption_accuracy" in results else "",
         weights=saved.weights_sha256,
-        parity=results["export/parity_difference"],
-        parity_images=results["export/parity_images"],
-        per_class=f"It finds {recall[worst]:.0%} of the images of {worst}, its weakest class.",
+        per_class=f"It finds {worst['recall']:.0%} of the images of {worst['class']}, its weakest class.",
         params=json.dumps(saved.params.model_dump(mode="json"), indent=2),
     )

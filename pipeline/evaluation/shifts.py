@@ -86,12 +86,12 @@ def measure(
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
-    """Return means over all shifts but the one by nothing: of both fills ("inspect/shift_accuracy") and of each."""
+    """Return means over all shifts but the one by nothing: of both fills ("test/shift_accuracy") and of each."""
     moved = [row for row in rows if row["dx"] or row["dy"]]
     result: dict[str, float] = {}
     for name in ("accuracy", "consistency"):
-        result[f"inspect/shift_{name}"] = statistics.fmean(row[name] for row in moved)
+        result[f"test/shift_{name}"] = statistics.fmean(row[name] for row in moved)
         for fill in FILLS:
             values = (row[name] for row in moved if row["fill"] == fill)
-            result[f"inspect/shift_{name}/{fill}"] = statistics.fmean(values)
+            result[f"test/shift_{name}/{fill}"] = statistics.fmean(values)
     return result

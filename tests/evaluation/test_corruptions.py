@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from pipeline.data.dataset import Split
-from pipeline.inspection import corruptions
-from pipeline.inspection.corruptions import CORRUPTIONS
+from pipeline.evaluation import corruptions
+from pipeline.evaluation.corruptions import CORRUPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +173,8 @@ def test_accuracy_of_a_network_that_looks_for_full_white(cpu):
     found = {row["corruption"]: row["accuracy"] for row in rows}
     assert found == {"noise": 1, "blur": 1, "contrast": 0, "jpeg": 1, "rotation": 1}
     means = corruptions.summary(rows)
-    assert means["inspect/corruption_accuracy"] == pytest.approx(0.8)
-    assert means["inspect/corruption_accuracy/contrast"] == 0
+    assert means["test/corruption_accuracy"] == pytest.approx(0.8)
+    assert means["test/corruption_accuracy/contrast"] == 0
 
 
 def test_examples_show_what_the_network_is_shown(images):

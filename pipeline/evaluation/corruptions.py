@@ -164,12 +164,12 @@ def measure(
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
-    """Return mean accuracies: over all rows ("inspect/corruption_accuracy") and over each corruption's severities."""
+    """Return mean accuracies: over all rows ("test/corruption_accuracy") and over each corruption's severities."""
     means = {
-        f"inspect/corruption_accuracy/{name}": _mean(row for row in rows if row["corruption"] == name)
+        f"test/corruption_accuracy/{name}": _mean(row for row in rows if row["corruption"] == name)
         for name in CORRUPTIONS
     }
-    return {"inspect/corruption_accuracy": _mean(rows), **means}
+    return {"test/corruption_accuracy": _mean(rows), **means}
 
 
 def _mean(rows: Iterable[Row]) -> float:

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.data.dataset import Split
-from pipeline.evaluation import inference
-from pipeline.inspection import shifts
+from pipeline.evaluation import inference, shifts
 
 SIDE = 12
 
@@ -58,7 +57,7 @@ def test_an_invariant_network_is_consistent_under_every_shift(split, cpu):
     assert len(black) == 25
     assert {(row["accuracy"], row["consistency"]) for row in black} == {(1.0, 1.0)}
     means = shifts.summary(rows)
-    assert means["inspect/shift_consistency/black"] == means["inspect/shift_accuracy/black"] == 1
+    assert means["test/shift_consistency/black"] == means["test/shift_accuracy/black"] == 1
 
 
 def test_a_network_of_one_pixel_sees_the_pixel_that_moves_there(split, cpu):
@@ -86,10 +85,10 @@ def test_means_leave_out_the_shift_by_nothing():
         for dx, value in zip((-1, 0, 1), values, strict=True)
     ]
     means = shifts.summary(rows)
-    assert means["inspect/shift_accuracy/reflect"] == pytest.approx(0.3)
-    assert means["inspect/shift_accuracy/black"] == pytest.approx(0.1)
-    assert means["inspect/shift_accuracy"] == pytest.approx(0.2)
-    assert means["inspect/shift_consistency"] == pytest.approx(0.1)
+    assert means["test/shift_accuracy/reflect"] == pytest.approx(0.3)
+    assert means["test/shift_accuracy/black"] == pytest.approx(0.1)
+    assert means["test/shift_accuracy"] == pytest.approx(0.2)
+    assert means["test/shift_consistency"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("largest", "step", "along"), [(0, 1, [0]), (4, 2, [-4, -2, 0, 2, 4]), (3, 3, [-3, 0, 3])])

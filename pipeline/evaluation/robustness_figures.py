@@ -1,6 +1,5 @@
-"""Figures of the inspect stage: robustness to corruptions and shifts, activity of activation layers."""
+"""Figures of robustness: accuracy on corrupted images, accuracy and consistency on shifted ones."""
 
-import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -8,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 
 from pipeline.data.dataset import Images
-from pipeline.inspection import corruptions, shifts, units
-from pipeline.inspection.corruptions import CORRUPTIONS
-from pipeline.models.common import activity
-from pipeline.plotting import BLUE, COLOURS, GREY, ORANGE, headline, saved
+from pipeline.evaluation import corruptions, shifts
+from pipeline.evaluation.corruptions import CORRUPTIONS
+from pipeline.plotting import COLOURS, GREY, headline, saved, tile
 
 MARKERS = ("o", "s", "^", "D", "v")
 MOST_NUMBERS = 9
@@ -36,10 +33,9 @@ def corruption_curves(
         examples: that image under every corruption, as `corruptions.examples` returns it.
     """
     severities = examples.shape[1]
-    mean = corruptions.summary(rows)["inspect/corruption_accuracy"]
+    mean = corruptions.summary(rows)["test/corruption_accuracy"]
     with saved(path, (10.5, 4.6)) as figure:
-        left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.1))[0]
-        axes = left.subplots()
+        axes, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
         for (name, colour), marker in zip(_colours().items(), MARKERS, strict=True):
             values = [clean, *(row["accuracy"] for row in rows if row["corruption"] == name)]
             axes.plot(range(severities + 1), values, color=colour, marker=marker, ms=5, label=name)
@@ -67,7 +63,7 @@ def shift_maps(path: Path, rows: Sequence[shifts.Row], clean: float) -> None:
         for panel, (fill, name) in zip(panels.flat, product(shifts.FILLS, names), strict=True):
             values = np.array([row[name] for row in rows if row["fill"] == fill]).reshape(len(along), len(along))
             image = _heat_map(panel, values, np.floor(lowest * 10) / 10)
-            panel.set_title(f"{names[name]}: {means[f'inspect/shift_{name}/{fill}']:.1%} on average")
+            panel.set_title(f"{names[name]}: {means[f'test/shift_{name}/{fill}']:.1%} on average")
             panel.set_xticks(range(len(along)), along)
             panel.set_yticks(range(len(along)), along)
         for panel in panels[-1]:
@@ -77,52 +73,9 @@ def shift_maps(path: Path, rows: Sequence[shifts.Row], clean: float) -> None:
         figure.colorbar(image, ax=panels, label="share of the images", shrink=0.5, format=PercentFormatter(1))
         headline(
             figure,
-            f"Moved by up to {along[-1]} px, {means['inspect/shift_accuracy']:.1%} of the images are right on average "
-            f"(unmoved {clean:.1%}), {means['inspect/shift_consistency']:.1%} keep their prediction",
+            f"Moved by up to {along[-1]} px, {means['test/shift_accuracy']:.1%} of the images are right on average "
+            f"(unmoved {clean:.1%}), {means['test/shift_consistency']:.1%} keep their prediction",
         )
-
-
-def layer_activity(path: Path, rows: Sequence[units.Row], images: int) -> None:
-    """Draw the mean output of every activation layer, and the share of its units that are dead or outputs saturated.
-
-    In a network with activations of both kinds it is dead units, and no bar for layers that cannot have any.
-
-    Args:
-        images: number of images.
-    """
-    names = [f"{row['layer']} ({row['units']})" for row in rows]
-    measure = "dead" if any(row["dead"] != "" for row in rows) else "saturated"
-    shares = [math.nan if row[measure] == "" else row[measure] for row in rows]
-    kinds = ", ".join(dict.fromkeys(row["activation"] for row in rows))
-    explanation = (
-        f"Units that none of {images:,} images activates"
-        if measure == "dead"
-        else f"Outputs within {activity.MARGIN} of an end of the range"
-    )
-    with saved(path, (9, min(1.6 + 0.27 * len(rows), 10))) as figure:
-        left, right = figure.subplots(1, 2, sharey=True)
-        left.barh(names, [row["mean"] for row in rows], color=BLUE)
-        left.axvline(0, color=GREY, lw=1)
-        left.set(title=f"Mean output ({kinds})", xlabel="mean output", ylabel="layer (units)")
-        text_size = min(8, 600 / len(rows))
-        left.tick_params(axis="y", labelsize=text_size)
-        bars = right.barh(names, shares, color=ORANGE)
-        right.bar_label(
-            bars, ["" if math.isnan(share) else f"{share:.1%}" for share in shares], padding=3, fontsize=text_size
-        )
-        right.set(title=explanation, xlabel=f"share of the {'units' if measure == 'dead' else 'outputs'}")
-        left.set_ylim(len(rows) - 0.4, -0.6)  # the first layer on top
-        right.set_xlim(0, max(0.1, 1.2 * np.nanmax(shares)))
-        right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        headline(figure, _verdict(rows, measure))
-
-
-def _verdict(rows: Sequence[units.Row], measure: str) -> str:
-    total = units.summary(rows)[f"inspect/{measure}_share"]
-    if measure == "dead":
-        count = sum(row["units"] for row in rows if row["dead"] != "")
-        return f"{round(total * count) or 'None'} of {count:,} units {'is' if total == 0 else 'are'} dead"
-    return f"{total:.1%} of the outputs are saturated on average over layers"
 
 
 def _colours() -> dict[str, str]:
@@ -141,19 +94,17 @@ def _heat_map(axes: Axes, values: npt.NDArray[np.float64], lowest: float) -> Axe
     return image
 
 
-def _example_grid(figure: SubFigure, image: Images, examples: Images) -> None:
+def _example_grid(axes: Axes, image: Images, examples: Images) -> None:
     """Draw the image, then each severity; a row for each corruption, strengths below."""
     severities = examples.shape[1]
-    panels = figure.subplots(len(examples), severities + 1)
-    for row, (name, corruption) in enumerate(CORRUPTIONS.items()):
-        for column, shown in enumerate((image, *examples[row])):
-            axes = panels[row, column]
-            axes.imshow(shown, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            if row == 0:
-                axes.set_title(f"{column}", loc="center", fontsize=8)
-            axes.set_xlabel(f"{corruption.strengths[column - 1]:g}" if column else "", fontsize=7, labelpad=1)
+    rows = [shown for several in examples for shown in (image, *several)]
+    lefts, tops = tile(axes, np.stack(rows), (len(examples), severities + 1), gap=(4, 12))
+    side = image.shape[0]
+    for (name, corruption), top in zip(CORRUPTIONS.items(), tops, strict=True):
+        for left, strength in zip(lefts[1:], corruption.strengths, strict=True):
+            axes.text(left, top + side / 2 + 1, f"{strength:g}", ha="center", va="top", fontsize=7)
         label = f"{name}\n{corruption.measure}"
-        panels[row, 0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, color=_colours()[name])
+        axes.text(-8, top, label, ha="right", va="center", fontsize=8, color=_colours()[name])
+    for column, left in enumerate(lefts):
+        axes.text(left, tops[0] - side / 2 - 4, f"{column}", ha="center", va="bottom", fontsize=8)
+    axes.axis("off")
