@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.models.common import cost
 from pipeline.models.common.saved import Saved
 
 TEMPLATE = """\
@@ -75,15 +74,14 @@ def render(
         results: metrics of evaluate under their usual names.
         by_class: rows with "class" and "recall".
     """
-    parameters, macs = cost.cost(saved.model)
     worst = min(by_class, key=lambda row: row["recall"])
     return TEMPLATE.format(
         arch=saved.arch,
         dataset=saved.metadata.name,
         classes=", ".join(saved.metadata.classes),
         archive=saved.metadata.archive_sha256,
-        parameters=parameters,
-        macs=macs,
+        parameters=saved.parameters,
+        macs=saved.macs,
         epochs=last_epoch["epoch"],
         train_images=saved.metadata.train_images,
         val=float(last_epoch["val/accuracy"]),

@@ -15,6 +15,7 @@ from pipeline.config.loading import parse_architecture
 from pipeline.config.schema import ModelParams
 from pipeline.data.dataset import Metadata
 from pipeline.errors import CheckpointError
+from pipeline.models.common import cost
 from pipeline.models.common.build import build
 
 WEIGHTS, SIDECAR = "weights.safetensors", "model.json"
@@ -22,13 +23,19 @@ WEIGHTS, SIDECAR = "weights.safetensors", "model.json"
 
 @dataclass(frozen=True)
 class Saved:
-    """A model read back: the network with its weights, on the CPU, in evaluation mode, and its sidecar."""
+    """A model read back: the network with its weights, on the CPU, in evaluation mode, and its sidecar.
+
+    Attributes:
+        parameters, macs: as `cost.cost` returns them.
+    """
 
     arch: str
     params: BaseModel
     model: nn.Module
     metadata: Metadata
     weights_sha256: str
+    parameters: int
+    macs: int
 
 
 def save_model(folder: Path, model: nn.Module, params: ModelParams, metadata: Metadata) -> None:
@@ -41,6 +48,7 @@ def save_model(folder: Path, model: nn.Module, params: ModelParams, metadata: Me
         "params": params.section.model_dump(mode="json"),
         "dataset": vars(metadata),
         "weights_sha256": files.sha256(folder / WEIGHTS),
+        **dict(zip(("parameters", "macs"), cost.cost(model), strict=True)),
     }
     files.write_json(folder / SIDECAR, sidecar)
 
@@ -54,6 +62,7 @@ def load_model(folder: Path) -> Saved:
     try:
         sidecar = files.read_json(folder / SIDECAR)
         arch, expected = sidecar["arch"], sidecar["weights_sha256"]
+        counted = int(sidecar["parameters"]), int(sidecar["macs"])
         params, metadata = parse_architecture(arch, sidecar["params"]), Metadata.parse(sidecar["dataset"])
     except FileNotFoundError:
         raise CheckpointError(f"{folder / SIDECAR}: no such file; run dvc repro train") from None
@@ -76,4 +85,4 @@ def load_model(folder: Path) -> Saved:
         raise CheckpointError(
             f"{folder / SIDECAR}: not the network of {weights.name} ({reason}); run dvc repro -f train"
         ) from None
-    return Saved(arch, params, model.eval(), metadata, expected)
+    return Saved(arch, params, model.eval(), metadata, expected, *counted)
