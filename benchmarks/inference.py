@@ -158,4 +158,4 @@ def show(title: str, found: dict[str, dict[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.command(main)

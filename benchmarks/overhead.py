@@ -123,4 +123,4 @@ def show_repro(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.command(main)

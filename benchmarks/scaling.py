@@ -216,4 +216,4 @@ def _table(title: str, *columns: str) -> Table:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.command(main)

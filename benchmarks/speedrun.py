@@ -197,4 +197,4 @@ def _progress() -> Iterator[Callable[[str], Callable[[float], None]]]:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.command(main)

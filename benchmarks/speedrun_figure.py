@@ -74,4 +74,4 @@ def _marks(axes: Axes, points: list[dict[str, float]], **style: Any) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.command(main)

@@ -112,4 +112,4 @@ def show(name: str, found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.command(main)

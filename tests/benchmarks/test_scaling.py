@@ -154,7 +154,7 @@ def test_the_command_measures_writes_and_draws(tmp_path, environment, monkeypatc
     first = [path.read_bytes() for path in (figure, layers)]
     monkeypatch.setattr(sys, "argv", ["scaling.py", "--from-json", *written[1:]])
     with pytest.raises(SystemExit) as ended:
-        stage.run(scaling.main)
+        stage.command(scaling.main)
     assert ended.value.code == 0
     assert [path.read_bytes() for path in (figure, layers)] == first
 

@@ -161,7 +161,7 @@ def test_mistakes_are_one_line(small_archive, arguments, expected, monkeypatch, 
     command = ["speedrun.py", "--archive", str(small_archive), "--device", "cpu", *arguments]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as ended:
-        stage.run(speedrun.main)
+        stage.command(speedrun.main)
     printed = capsys.readouterr()
     assert (ended.value.code, printed.err.splitlines()) == (1, [expected])
     assert "seed" not in printed.out
