@@ -30,6 +30,9 @@ def write_results(folder: Path) -> Results:
     (folder / "history.csv").write_text("epoch,val/accuracy\n1,0.3\n2,0.4\n")
     (folder / "layers.csv").write_text("epoch,layer\n")
     (folder / "card.md").write_text("# A card")
+    (folder / "classes.csv").write_text("class,images\n")
+    (folder / "robustness").mkdir()
+    (folder / "robustness/corruptions.csv").write_text("corruption,severity\n")
     machine = dict.fromkeys((*runs.MACHINE, *runs.VERSIONS), "x")
     return Results(
         params=params.effective("data", "augment", "model", "optimizer", "train", "evaluate", "export"),
@@ -49,7 +52,13 @@ def write_results(folder: Path) -> Results:
         paths={
             "preprocess": {"out": "processed", "preview": "preview.png"},
             "train": {"params": "params.yaml", "history": "history.csv", "layers": "layers.csv"},
-            "evaluate": {"predictions": "predictions.csv", "figures-dir": "figures", "card": "card.md"},
+            "evaluate": {
+                "predictions": "predictions.csv",
+                "classes": "classes.csv",
+                "robustness": "robustness",
+                "figures-dir": "figures",
+                "card": "card.md",
+            },
             "export": {"out": "model.onnx"},
         },
         content="b" * 64,

@@ -34,7 +34,9 @@ def card(data, tmp_path):
 def test_the_card_has_the_model_its_data_and_its_results(card, data):
     """Each number once, in its row of the table."""
     text = card()
-    rows = dict(line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ") and " | " in line[2:-2])
+    rows = dict(
+        line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ") and " | " in line[2:-2]
+    )
     assert text.startswith("# cnn for shapes10\n")
     assert ", ".join(data.metadata.classes) in text
     assert rows["data"] == f"shapes10, archive SHA-256 `{data.metadata.archive_sha256}`"

@@ -30,13 +30,22 @@ def run(tmp_path, processed):
         torch.manual_seed(1)
         options = {"mean": metadata.mean, "std": metadata.std, "classes": 10}
         save_model(tmp_path / "model", build("cnn", settings.model.cnn, **options), settings.model, metadata)
-        row = {key: 0.5 for key in ("lr", "train/loss", "train/accuracy", "val/loss", "val/accuracy")}
+        row = dict.fromkeys(("lr", "train/loss", "train/accuracy", "val/loss", "val/accuracy"), 0.5)
         files.write_csv(tmp_path / "history.csv", [{"epoch": 1, **row}])
         files.write_csv(tmp_path / "layers.csv", [], probe.COLUMNS)
         inputs = {"data": processed, **{name: tmp_path / name for name in ("model", "history.csv", "layers.csv")}}
         outputs = {
             name: tmp_path / "out" / name
-            for name in ("predictions", "classes", "robustness", "figures_dir", "card", "metrics", "details", "runtime")
+            for name in (
+                "predictions",
+                "classes",
+                "robustness",
+                "figures_dir",
+                "card",
+                "metrics",
+                "details",
+                "runtime",
+            )
         }
         evaluate.main(params=params, **{key.removesuffix(".csv"): path for key, path in inputs.items()}, **outputs)
         return SimpleNamespace(**outputs)
@@ -106,6 +115,8 @@ def test_without_robustness_all_else_is_the_same(run, capsys):
     assert {path.stem for path in out.figures_dir.iterdir()} == FIGURES
     assert details == {key: full[key] for key in details}
     measured = {"test/robustness_images", "test/clean_accuracy"}
-    assert {key for key in full if key.startswith(("test/corruption", "test/shift"))} | measured == full.keys() - details
+    assert {
+        key for key in full if key.startswith(("test/corruption", "test/shift"))
+    } | measured == full.keys() - details
     assert set(out.card.read_text().splitlines()) < set(card.splitlines())
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["evaluating", "test"]

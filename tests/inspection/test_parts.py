@@ -135,7 +135,7 @@ def test_a_network_without_activation_layers_has_no_table_of_them(run, capsys):
     assert not any("dead" in key or "saturated" in key for key in metrics)
 
 
-def test_disabled_it_leaves_an_empty_folder_and_no_metrics(run, tmp_path, processed, capsys):
+def test_disabled_it_leaves_an_empty_folder_and_no_metrics(run, tmp_path, capsys):
     """DVC takes a missing output for a failed stage; neither the data nor the model is read."""
     out, metrics = run(inspect__enabled=False)
     assert metrics == {}
