@@ -50,6 +50,12 @@ def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return shown, {key: value for key, value in values.items() if key not in SHOWN}
 
 
+def signed(metric: str, difference: float) -> str:
+    """Return the difference of two values of a headline metric with its sign, in the metric's format."""
+    _, form = HEADLINE[metric]
+    return form.replace("{:", "{:+").format(difference)
+
+
 def smaller_is_better(metric: str) -> bool:
     """Return whether smaller values of a metric are better."""
     return any(word in metric for word in SMALLER_IS_BETTER)

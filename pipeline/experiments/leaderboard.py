@@ -1,5 +1,7 @@
 """The leaderboard: one row for trainings that differ only in their seed, sorted by a metric."""
 
+import hashlib
+import json
 import statistics as descriptive
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +35,7 @@ class Member:
     @cached_property
     def params(self) -> dict[str, Any]:
         """The parameters that separate rows."""
-        return {key: value for key, value in self.record.params.items() if _separates_rows(key)}
+        return configuration(self.record)
 
     @property
     def identity(self) -> str:
@@ -77,6 +79,17 @@ class Row:
         """Return a metric's standard deviation over the members (n - 1), None for fewer than two."""
         values = self.values(metric)
         return descriptive.stdev(values) if len(values) > 1 else None
+
+
+def configuration(record: Results) -> dict[str, Any]:
+    """Return the parameters that separate rows."""
+    return {key: value for key, value in record.params.items() if _separates_rows(key)}
+
+
+def configuration_hash(record: Results) -> str:
+    """Return one SHA-256 over all that results must share to be seeds of one row: parameters and data."""
+    content = json.dumps([configuration(record), record.dataset_hash], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def group(members: Iterable[Member]) -> list[Row]:

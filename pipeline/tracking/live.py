@@ -27,8 +27,8 @@ WAIT_SECONDS = 30
 class LiveRun:
     """Logs the metrics of each epoch; training neither waits for MLflow nor fails with it.
 
-    An MLflow error gives one warning, and `runs.publish` completes the run later. The run of a killed training, with
-    whatever signal, gets the status KILLED, as the process then reads the end of its input.
+    An MLflow error gives one warning, and `publication.publish` completes the run later. The run of a killed training,
+    with whatever signal, gets the status KILLED, as the process then reads the end of its input.
     """
 
     def __init__(self, root: Path, experiment: str) -> None:
@@ -50,7 +50,7 @@ class LiveRun:
         status = "FAILED"
         try:
             yield self._send_message
-            status = "RUNNING"  # `runs.publish` ends the run of a successful training
+            status = "RUNNING"  # `publication.publish` ends the run of a successful training
         finally:
             self._send_message({"status": status})
             self._end()
