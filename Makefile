@@ -47,8 +47,8 @@ lint: $(INSTALLED) ## check style, types and which package imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-ui: $(INSTALLED) ## serve the MLflow UI on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
+ui: $(INSTALLED) ## compare runs in MLflow on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
+	@$(BIN)/python -m pipeline ui --port $(PORT)
 
 lock: $(INSTALLED) ## pin the installed package versions in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt

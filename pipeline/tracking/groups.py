@@ -36,9 +36,6 @@ PARENT_OF_TAG = "configuration_of"
 GONE_TAG = "dvc_experiment"
 """Tag with the value "gone" of a run whose experiment has been removed or replaced; the run is kept."""
 
-SPREAD = ("val/accuracy", "test/accuracy")
-"""Metrics whose standard deviation and interval are metrics of the parent; its description has those of all."""
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -158,16 +155,17 @@ def _write(client: "MlflowClient", parent: "Run", children: Sequence["Run"]) -> 
 
     spreads = spreads_of([run.data.metrics for run in children])
     values = {"n": float(len(children)), **{name: spread.mean for name, spread in spreads.items()}}
-    for name in SPREAD:
-        if (spread := spreads.get(name)) and spread.interval:
-            low, high = spread.interval
-            values |= {f"{name}_sd": spread.deviation, f"{name}_low": low, f"{name}_high": high}
+    for name in ("val/accuracy", "test/accuracy"):
+        if name in spreads:
+            values[f"{name}_sd"] = spreads[name].deviation
+    if (selected := spreads.get("val/accuracy")) and selected.interval:
+        values["val/accuracy_low"], values["val/accuracy_high"] = selected.interval
     run_id = parent.info.run_id
     known = [metric.timestamp for name in values for metric in client.get_metric_history(run_id, name)[-1:]]
     now = max([int(time.time() * 1000), *(moment + 1 for moment in known)])  # the newest value is the one shown
     client.log_batch(
         run_id,
-        metrics=[Metric(key, value, now, 0) for key, value in values.items()],
+        metrics=[Metric(key, round(value, 6), now, 0) for key, value in values.items()],
         tags=[RunTag("mlflow.note.content", describe(spreads, children))],
     )
     client.set_terminated(run_id, "FINISHED", end_time=max((run.info.end_time for run in children), default=None))
@@ -190,7 +188,7 @@ def describe(spreads: Mapping[str, Spread], children: Sequence["Run"]) -> str:
             cells[1:] = [form.format(spread.deviation), " to ".join(map(form.format, spread.interval))]
         lines.append(f"| {label} | {' | '.join(cells)} | {spread.count} |")
     seeds = ", ".join(
-        f"[{run.data.params[SEED]}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
+        f"[{run.data.params[SEED]}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning)"
         for run in sorted(children, key=lambda run: int(run.data.params[SEED]))
     )
     return "\n".join([*lines, "", f"Seeds: {seeds}", ""])
