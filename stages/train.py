@@ -28,7 +28,9 @@ def main(
     settings = load(params)
     tracking = settings.tracking
     # started here, so that its process imports MLflow while this one imports torch
-    run = live.LiveRun(stage.root(), tracking.experiment) if tracking.enabled else None
+    run = None
+    if tracking.enabled:
+        run = live.LiveRun(stage.root(), tracking.experiment, system_metrics=tracking.system_metrics)
     # slow imports after load, so that mistakes in params.yaml are reported immediately
     from pipeline.hardware import device, gpu_lock
     from pipeline.models.common import numerics
