@@ -52,7 +52,7 @@ class Row:
     Attributes:
         name: of the experiment, or the common prefix of several.
         members: in the order of their seeds, which are all different.
-        best, on_front: whether the row is best by the sort metric, and on the Pareto front of accuracy and MACs.
+        best, on_front: whether the row is best by the sort metric, and on the front of validation accuracy and MACs.
     """
 
     name: str
@@ -74,6 +74,15 @@ class Row:
         """Return a metric's mean over the members, None if none has it."""
         values = self.values(metric)
         return descriptive.fmean(values) if values else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the validation accuracy: Student's over seeds; of one training, Wilson's over images."""
+        values = self.values("val/accuracy")
+        if len(values) > 1:
+            return statistics.mean_interval(values)
+        images = self.params.get("data.val_images")
+        return statistics.share_interval(values[0], images) if values and images else None
 
     def spread(self, metric: str) -> float | None:
         """Return a metric's standard deviation over the members (n - 1), None for fewer than two."""
@@ -134,7 +143,7 @@ def rank(rows: Sequence[Row], sort: str) -> list[Row]:
     sign = 1 if headline.smaller_is_better(sort) else -1
     worst = float("inf")
     rows = sorted(rows, key=lambda row: worst if (value := row.mean(sort)) is None else sign * value)
-    cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "test/accuracy"))
+    cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "val/accuracy"))
     front = statistics.pareto(cost, gain)
     return [replace(row, best=number == 0, on_front=front[number]) for number, row in enumerate(rows)]
 
