@@ -12,7 +12,7 @@ from pipeline.experiments.results import text_of
 from pipeline.plotting import styled
 
 MOST_AXES = 8
-MOST_NAMES = 12
+MOST_NAMES = 6
 """Different values of a parameter up to which each is named."""
 
 LOGARITHMIC = 30
