@@ -38,8 +38,7 @@ SMALL = {
     "train.epochs": 2,
     "train.batch_size": 100,
     "optimizer.muon.lr": 0.01,
-    "inspect.images": 100,
-    "inspect.features": False,
+    "evaluate.robustness": 20,
 }
 
 
