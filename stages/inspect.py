@@ -1,8 +1,8 @@
 """Measure layer activity and draw learned features of the trained network, if `inspect.enabled`."""
 
 from pipeline import files, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
+from pipeline.experiments.baseline import load
 
 
 def main(

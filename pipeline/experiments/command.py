@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import files
+from pipeline.config.section import assignments
 from pipeline.experiments import comparison, tables, verification
 from pipeline.experiments.repository import Repository, Revision
 from pipeline.headline import HEADLINE
@@ -16,18 +17,26 @@ FILE_WIDTH = 300
 
 
 def show(root: Path, rev: str) -> None:
-    """Print the headline metrics of a revision; stages and parts of them that are switched off have none.
+    """Print what the parameters of a revision differ in from its baseline's, and its headline metrics.
+
+    Stages and parts of them that are switched off have no metrics.
 
     Raises:
         PipelineError: there is no such revision.
         ResultsError: it has no results.
     """
     with Repository(root) as repository:
-        metrics = repository.results(repository.resolve(rev)).metrics
+        revision = repository.resolve(rev)
+        record = repository.results(revision)
+        changed = assignments(repository.differing(revision, record))
+    metrics = record.metrics
     title = f"{rev}: {metrics['data/name']}, trained on {metrics['train/device_name']}"
     table = Table(title=title, title_justify="left")
     table.add_column("result")
     table.add_column("value", justify="right")
+    if revision.baseline or not revision.sha:
+        against = revision.baseline[:7] if revision.baseline else "HEAD"
+        table.add_row(f"differs from {against}", "\n".join(changed) or "no parameter")
     for name, (label, form) in HEADLINE.items():
         if name in metrics:
             table.add_row(label, form.format(metrics[name]))
