@@ -2,7 +2,7 @@
 
 Importing this package ensures that the interpreter is the project's, also if DVC was started as `.venv/bin/dvc`
 without activating the environment, and that the code is that of the workspace in which DVC started the stage. It
-reports files that are missing there because git does not know them. It needs only the standard library of any Python 3.
+reports files that are missing there because git does not know them. It needs only the standard library.
 """
 
 import importlib.util

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from pipeline import files
 from pipeline.config.section import assignments
+from pipeline.errors import ResultsError
 from pipeline.experiments import comparison, tables, verification
 from pipeline.experiments.repository import Repository, Revision
 from pipeline.headline import HEADLINE
@@ -74,10 +75,14 @@ def compare(
     with Repository(root) as repository:
         against = repository.resolve(baseline)
         chosen = [repository.resolve(rev) for rev in revisions] or _default(repository, everything)
-        found = comparison.compare(repository, chosen, baseline=against, sort=sort)
+        elsewhere = [] if revisions or everything else _elsewhere(repository)
+        try:
+            found = comparison.compare(repository, chosen, baseline=against, sort=sort)
+        except ResultsError as error:
+            raise ResultsError("\n".join([str(error), *elsewhere])) from None
         for table in tables.tables(found):
-            console.print(tables.for_terminal(table, console.width))
-        for line in tables.explanation(found):
+            console.print(tables.for_terminal(table, console.width), crop=False)
+        for line in (*elsewhere, *tables.explanation(found)):
             console.print(f"- {line}", style="dim", highlight=False)
         if markdown:
             tables.write_markdown(markdown, found)
@@ -115,3 +120,12 @@ def _default(repository: Repository, everything: bool) -> list[Revision]:
     head = repository.resolve("HEAD")
     experiments = repository.experiments(None if everything else head.sha)
     return [*experiments, head] if repository.carries_results(head) else experiments
+
+
+def _elsewhere(repository: Repository) -> list[str]:
+    """Return a line if HEAD has no experiments, but other commits do, as after a commit."""
+    everywhere, head = repository.experiments(), repository.resolve("HEAD").sha
+    if not everywhere or any(found.baseline == head for found in everywhere):
+        return []
+    count = f"{len(everywhere)} experiment{'s' if len(everywhere) > 1 else ''}"
+    return [f"HEAD has no experiments; earlier commits have {count}, which --all shows"]
