@@ -21,3 +21,9 @@ def latest_experiment(folder: Path) -> str | None:
     refs = output(folder, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", EXPERIMENTS) or b""
     parts = (ref.removeprefix(EXPERIMENTS).split("/") for ref in refs.decode().splitlines())
     return next((part[2] for part in parts if len(part) == 3 and len(part[0]) == 2), None)  # others are DVC's own
+
+
+def advice(folder: Path) -> str:
+    """Return the end of a message on a missing output: how to get that of an experiment, if there is one."""
+    name = latest_experiment(folder)
+    return f"; dvc exp apply {name} takes on the results of the experiment {name}" if name else ""
