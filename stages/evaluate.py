@@ -1,8 +1,8 @@
 """Evaluate the trained network on the test set: accuracy, calibration, robustness, figures and a model card."""
 
 from pipeline import files, headline, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
+from pipeline.experiments.baseline import load
 
 
 def main(

@@ -1,8 +1,8 @@
 """Export the network to ONNX with preprocessing included, after checking it against PyTorch."""
 
 from pipeline import files, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
+from pipeline.experiments.baseline import load
 
 PARITY_IMAGES = 250
 

@@ -1,8 +1,8 @@
 """Measure layer activity and draw learned features of the trained network, if `inspect.enabled`."""
 
 from pipeline import files, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
+from pipeline.experiments.baseline import load
 
 
 def main(
@@ -19,7 +19,7 @@ def main(
     if not options.enabled:
         with stage.clock("inspect", runtime):
             files.write_json(details, {})
-        print("inspect.enabled is false; to add learned features: dvc exp run -S inspect.enabled=true")
+        print("inspect.enabled is false; to add learned features: dvc exp run --temp -n NAME -S inspect.enabled=true")
         return
     # slow imports after load, so that mistakes in params.yaml are reported immediately
     from pipeline.evaluation import inference

@@ -4,9 +4,9 @@ import numpy as np
 
 from pipeline import files, stage
 from pipeline.archives import cifar10
-from pipeline.config.loading import load
 from pipeline.data import dataset
 from pipeline.errors import DatasetError
+from pipeline.experiments.baseline import load
 
 PREVIEW_SEED, PREVIEW_EPOCHS = 0, 8
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from pipeline import stage
-from pipeline.config.loading import load
 from pipeline.errors import TrackingError
 from pipeline.experiments import results
+from pipeline.experiments.baseline import load
 from pipeline.tracking import publication, store
 from pipeline.tracking.owner import Owner
 

@@ -5,9 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline import files, headline, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
 from pipeline.experiments import dependencies, epoch_reports
+from pipeline.experiments.baseline import load
 from pipeline.tracking import live
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -147,7 +147,7 @@ class Finished:
         """Run the pipeline, unless that was done."""
         if (self.folder / "output").exists():
             return
-        made = Clone.new(self.repository, self.environment, {"inspect.features": True, "train.diagnostics": True})
+        made = Clone.new(self.repository, self.environment, {"inspect.enabled": True, "train.diagnostics": True})
         output = made("dvc", "repro")
         shutil.copytree(self.repository, self.folder / "copy", ignore=shutil.ignore_patterns(*STORE))
         (self.folder / "output").write_text(output)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import statistics as descriptive
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pipeline.experiments.repository import Revision
 from pipeline.experiments.results import ORIGIN, Results
 
 SEED = "train.seed"
+NUMBER = re.compile(r"[-_.]?\d+$")
 UNCOMPARED = {SEED, "train.diagnostics", *ORIGIN}
 """Parameters that do not separate rows: the seed, the source of the data, and diagnostics, which change no result."""
 
@@ -128,6 +130,29 @@ def differing(rows: Iterable[Row]) -> tuple[str, ...]:
         for key, value in row.params.items():
             found.setdefault(key, set()).add(repr(value))
     return tuple(key for key, values in found.items() if len(values) > 1)
+
+
+def split_names(rows: Iterable[Row]) -> list[str]:
+    """Return one line for each set of experiments that look like seeds of one configuration but are several rows.
+
+    These are experiments whose names differ only in the number at the end ("relu-0", "relu-1") and whose rows have
+    different seeds. In a grid, which has such names, too, all rows have the same seeds.
+    """
+    found: dict[str, dict[int, tuple[Row, list[Member]]]] = {}
+    for row in rows:
+        for member in row.members:
+            name = member.revision.experiment or ""
+            stem = NUMBER.sub("", name)
+            if stem not in ("", name):
+                found.setdefault(stem, {}).setdefault(id(row), (row, []))[1].append(member)
+    lines = []
+    for parts in found.values():
+        seeds = {frozenset(member.seed for member in members) for _, members in parts.values()}
+        keys = differing([row for row, _ in parts.values()])
+        if len(seeds) > 1 and keys:
+            names = sorted(member.revision.name for _, members in parts.values() for member in members)
+            lines.append(f"{', '.join(names)} differ in more than the seed: {', '.join(keys)}")
+    return lines
 
 
 def rank(rows: Sequence[Row], sort: str) -> list[Row]:

@@ -130,8 +130,8 @@ def _tags(record: Results) -> dict[str, str]:
 def _describe(root: Path, client: "MlflowClient", run: "Run", record: Results, owner: Owner) -> None:
     """Write the run's description, and make it a child of its configuration."""
     since = owner.baseline or "HEAD"
-    differing = {key: text_of(value) for key, value in baseline.differing(root, since, record).items()}
-    before = baseline.results_of(root, since) if owner.experiment else None
+    differing = {key: text_of(value) for key, value in baseline.differing_from(root, since, record).items()}
+    before = baseline.results_at(root, since) if owner.experiment else None
     text = report.describe(run, record, owner, differing, before)
     client.set_tag(run.info.run_id, "mlflow.note.content", text)
     groups.join(root, client, run, record, differing)
