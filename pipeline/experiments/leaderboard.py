@@ -1,7 +1,5 @@
 """The leaderboard: one row for trainings that differ only in their seed, sorted by a metric."""
 
-import hashlib
-import json
 import re
 import statistics as descriptive
 from collections.abc import Iterable, Sequence
@@ -12,13 +10,11 @@ from typing import Any
 from pipeline import headline
 from pipeline.errors import PipelineError
 from pipeline.experiments import statistics
+from pipeline.experiments.configuration import SEED, configuration
 from pipeline.experiments.repository import Revision
-from pipeline.experiments.results import ORIGIN, Results
+from pipeline.experiments.results import Results
 
-SEED = "train.seed"
 NUMBER = re.compile(r"[-_.]?\d+$")
-UNCOMPARED = {SEED, "train.diagnostics", *ORIGIN}
-"""Parameters that do not separate rows: the seed, the source of the data, and diagnostics, which change no result."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +88,6 @@ class Row:
         return descriptive.stdev(values) if len(values) > 1 else None
 
 
-def configuration(record: Results) -> dict[str, Any]:
-    """Return the parameters that separate rows."""
-    return {key: value for key, value in record.params.items() if _separates_rows(key)}
-
-
-def configuration_hash(record: Results) -> str:
-    """Return one SHA-256 over all that results must share to be seeds of one row: parameters and data."""
-    content = json.dumps([configuration(record), record.dataset_hash], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
 def group(members: Iterable[Member]) -> list[Row]:
     """Group trainings that differ only in their seed into one row.
 
@@ -171,11 +156,6 @@ def rank(rows: Sequence[Row], sort: str) -> list[Row]:
     cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "val/accuracy"))
     front = statistics.pareto(cost, gain)
     return [replace(row, best=number == 0, on_front=front[number]) for number, row in enumerate(rows)]
-
-
-def _separates_rows(key: str) -> bool:
-    """Return whether a parameter separates rows; those of inspect and export affect no result that rows compare."""
-    return key not in UNCOMPARED and not key.startswith(("inspect.", "export."))
 
 
 def _common_name(names: Sequence[str]) -> str:

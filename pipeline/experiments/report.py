@@ -12,6 +12,7 @@ from pipeline import pages
 from pipeline.errors import ResultsError
 from pipeline.experiments import parallel_coordinates, report_figures, statistics, tables
 from pipeline.experiments.comparison import Comparison, Contest
+from pipeline.experiments.configuration import short_names
 from pipeline.experiments.leaderboard import Row
 from pipeline.experiments.repository import Repository
 from pipeline.experiments.results import text_of
@@ -82,9 +83,7 @@ def _parallel(comparison: Comparison) -> list[str]:
     keys, rows = comparison.differing, comparison.rows
     if len(rows) < LEAST_PARALLEL or not keys:
         return []
-    values = {
-        name: [row.params.get(key) for row in rows] for name, key in zip(tables.short_names(keys), keys, strict=True)
-    }
+    values = {name: [row.params.get(key) for row in rows] for name, key in zip(short_names(keys), keys, strict=True)}
     return [parallel_coordinates.draw(values, [row.mean("val/accuracy") or 0.0 for row in rows])]
 
 

@@ -1,6 +1,6 @@
 """Tables of a comparison for the terminal, Markdown and the HTML report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pipeline import files
 from pipeline.errors import PipelineError
 from pipeline.experiments import statistics
 from pipeline.experiments.comparison import Comparison, Contest
+from pipeline.experiments.configuration import short_names
 from pipeline.experiments.leaderboard import Row
 from pipeline.experiments.results import text_of
 
@@ -107,12 +108,6 @@ def contests(comparison: Comparison) -> Table:
         alone = (statistics.p_text(contest.adjusted), f"{contest.won:,}", f"{contest.lost:,}", _most_changed(contest))
         rows.append((contest.row.name, contest.verdict, *cells, *alone))
     return Table(f"Test accuracy against {comparison.baseline.name}", head, tuple(rows), text=2)
-
-
-def short_names(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the last parts of parameters' names, or full names where these are not unique."""
-    short = [key.rsplit(".", 1)[-1] for key in keys]
-    return tuple(name if short.count(name) == 1 else key for key, name in zip(keys, short, strict=True))
 
 
 def explanation(comparison: Comparison) -> list[str]:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import filelock
 
-from pipeline.experiments.leaderboard import SEED, configuration, configuration_hash
+from pipeline.experiments.configuration import SEED, configuration, configuration_hash, short_names
 from pipeline.experiments.results import Results, text_of
-from pipeline.experiments.tables import short_names
 from pipeline.headline import HEADLINE
 from pipeline.tracking import runs, store
 

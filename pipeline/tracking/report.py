@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pipeline.experiments.leaderboard import SEED
+from pipeline.experiments.configuration import SEED
 from pipeline.experiments.results import Results
 from pipeline.headline import HEADLINE, signed
 from pipeline.tracking.owner import Owner

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 import scipy.stats
 
-from pipeline.experiments.leaderboard import configuration_hash
+from pipeline.experiments.configuration import configuration_hash
 from pipeline.headline import HEADLINE
 from pipeline.tracking import groups, runs, store
 from pipeline.tracking.owner import Owner
