@@ -81,6 +81,7 @@ class Forge:
         predicted: np.ndarray,
         params: dict[str, Any] | None = None,
         outputs: dict[str, bytes] | None = None,
+        stages: tuple[str, ...] = ("preprocess", "train", "evaluate", "export"),
         **metrics: Any,
     ) -> None:
         fixed = {"train.deterministic": True, "data.dataset": "cifar10"}
@@ -116,7 +117,7 @@ class Forge:
             **(outputs or {}),
         }
         lock: dict[str, Any] = {"schema": "2.0", "stages": {}}
-        for name in ("preprocess", "train", "evaluate", "export"):
+        for name in stages:
             stage = self.stages[name]
             outs = []
             for entry in (*stage["outs"], *stage.get("metrics", ())):

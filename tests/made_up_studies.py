@@ -22,7 +22,7 @@ from pipeline.studies.plan import Plan, Planned
 PATHS = {
     "preprocess": {"out": "data/processed"},
     "train": {"out": "model", "history": "model/history.csv"},
-    "inspect": {"out": "results/inspection"},
+    "evaluate": {"robustness": "results/robustness"},
 }
 
 

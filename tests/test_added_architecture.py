@@ -76,7 +76,7 @@ def test_an_added_architecture_goes_through_every_stage_and_command(clone, arch)
     """Trained, judged, inspected, exported and tracked; explained, used, compared, promoted and tuned."""
     output = clone("dvc", "exp", "run", "-n", arch, "-S", f"model.arch={arch}")
     assert ran(output) == STAGES[2:]
-    assert clone.metrics("export")["export/parity_difference"] < 1e-4
+    assert clone.metrics("details/export")["export/parity_difference"] < 1e-4
     assert f"`{arch}`" in (clone.folder / "export/MODEL_CARD.md").read_text()
     assert arch in project(clone, "show", arch)
     explained = project(clone, "explain", "--index=1")

@@ -81,7 +81,7 @@ def reads(tmp_path_factory) -> dict[str, set[str]]:
     """Run the stages in this process, once for each architecture, and note each value they read."""
     found: dict[str, set[str]] = {name: set() for name in STAGES if name != "track"}
     variants = (
-        {"augment.cutout": 4, "augment.brightness": 0.1, "augment.contrast": 0.1},
+        {"augment.cutout": 4, "augment.brightness": 0.1, "augment.contrast": 0.1, "inspect.enabled": True},
         {"model.arch": "mlp", "optimizer.name": "adamw", "train.ema": 0.5, "train.diagnostics": True},
         {"model.arch": "resnet", "model.resnet.depth": 8, "model.resnet.width": 4, "data.dataset": "cifar10"},
         {"model.arch": "speednet", "model.speednet.widths": [4], "train.hardest": 0.5, "train.resolutions": [16]},
@@ -176,7 +176,25 @@ def test_track_depends_on_all_that_a_run_shows():
     assert set(STAGES["track"]["params"]) == others - covered | {"tracking"}
     assert STAGES["track"]["deps"] == ["metrics"]
     for name in set(STAGES) - {"track"}:
-        assert f"metrics/runtime/{name}.json" in {next(iter(entry)) for entry in STAGES[name]["metrics"]}
+        files = {
+            path: options
+            for entry in STAGES[name]["outs"]
+            if not isinstance(entry, str)
+            for path, options in entry.items()
+        }
+        assert files[f"metrics/runtime/{name}.json"] == {"cache": False}
+
+
+def test_only_headline_metrics_are_metrics_of_dvc():
+    """All others are outputs that git keeps, so that no table of DVC has hundreds of columns."""
+    metrics = {path for stage in STAGES.values() for entry in stage.get("metrics", []) for path in entry}
+    assert metrics == {f"metrics/{name}.json" for name in ("train", "time", "evaluate")}
+    outs = [entry for stage in STAGES.values() for entry in stage.get("outs", []) if not isinstance(entry, str)]
+    details = {
+        path: options for entry in outs for path, options in entry.items() if path.startswith("metrics/details/")
+    }
+    stages = ("preprocess", "train", "evaluate", "inspect", "export")
+    assert details == {f"metrics/details/{name}.json": {"cache": False} for name in stages}
 
 
 @pytest.mark.parametrize("content", ["vars: []\n", "stages:\n", "[]\n"])

@@ -11,6 +11,7 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import headline
 from pipeline.experiments import dependencies
 from tests.clone import Clone, ran
 
@@ -30,9 +31,16 @@ def test_repro_runs_all_stages_and_leaves_every_output(clone, finished):
     for stage in dependencies.stages(clone.folder).values():
         for entry in (*stage.get("outs", []), *stage.get("metrics", [])):
             assert (clone.folder / (entry if isinstance(entry, str) else next(iter(entry)))).exists(), entry
-    assert clone.metrics("evaluate")["test/images"] == 1000
-    assert clone.metrics("evaluate")["test/data"] == "shapes10"
-    assert clone.metrics("train")["train/epochs"] == 2
+    assert clone.metrics("details/evaluate")["test/images"] == 1000
+    assert clone.metrics("details/evaluate")["test/data"] == "shapes10"
+    assert clone.metrics("details/train")["train/epochs"] == 2
+
+
+def test_dvcs_table_has_the_shown_metrics_and_no_others(clone):
+    """Whatever is in details and runtime is in none of DVC's tables."""
+    table = json.loads(clone("dvc", "metrics", "show", "--json"))
+    shown = [name for file in table[""]["data"].values() for name in file["data"]]
+    assert sorted(shown) == sorted(headline.SHOWN)
 
 
 def test_a_second_repro_runs_nothing(clone):
@@ -46,17 +54,20 @@ def test_a_second_repro_runs_nothing(clone):
 
 
 def test_the_run_is_complete_in_mlflow(clone):
-    """Params, metrics under DVC's names, curves, figures, dataset, model: all in one run."""
+    """Params, headline metrics under DVC's names, curves, figures, details, dataset, model: all in one run."""
     (run,) = clone.runs()
     client = clone.client()
     assert run.info.status == "FINISHED"
     assert run.data.params["model.cnn.widths"] == "[8, 16]"
     assert run.data.params["optimizer.muon.lr"] == "0.01"
     assert not any(key.startswith("model.resnet") for key in run.data.params)
-    for name in ("preprocess", "train", "evaluate", "inspect", "export", "runtime/train", "runtime/export"):
-        for key, value in clone.metrics(name).items():
-            if isinstance(value, int | float):
-                assert run.data.metrics[key] == value, key
+    files = ("train", "time", "evaluate", "details/evaluate", "details/export", "runtime/train", "runtime/export")
+    measured = {key: value for name in files for key, value in clone.metrics(name).items()}
+    expected = headline.HEADLINE.keys() - {"test/accuracy_tta"}  # evaluate.tta is none
+    assert {key: run.data.metrics[key] for key in expected} == {key: measured[key] for key in expected}
+    assert "test/images" not in run.data.metrics
+    details = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "details")}
+    assert details == {f"{stage}.json" for stage in ("preprocess", "train", "evaluate", "inspect", "export")}
     curve = client.get_metric_history(run.info.run_id, "val/accuracy")
     assert [point.step for point in curve] == [1, 2]
     assert curve[-1].value == clone.metrics("train")["val/accuracy"]
@@ -70,15 +81,19 @@ def test_the_run_is_complete_in_mlflow(clone):
     assert used.dataset.name == "shapes10"
     assert json.loads(used.dataset.source)["dvc_hash"] == recorded
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"params.yaml", "history.csv", "layers.csv", "predictions.csv", "MODEL_CARD.md", "figures"} <= names
+    tables = {f"{name}.csv" for name in ("history", "layers", "predictions", "classes")}
+    assert {"params.yaml", "MODEL_CARD.md", "figures", "robustness"} | tables <= names
     figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "figures")}
     trained = {"training.png", "gradients.png", "units.png"}
-    assert figures == {"augmentations.png", "confusion.png", "reliability.png", "mistakes.png"} | trained
+    evaluated = {"confusion.png", "reliability.png", "mistakes.png", "corruptions.png", "shifts.png"}
+    assert figures == {"augmentations.png"} | evaluated | trained
+    robustness = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "robustness")}
+    assert robustness == {"corruptions.csv", "shifts.csv"}
     inspection = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "inspection")}
-    assert inspection == {"corruptions.csv", "shifts.csv", "layers.csv", "figures"}
+    assert inspection == {"layers.csv", "figures"}
     inspection = {Path(file.path).stem for file in client.list_artifacts(run.info.run_id, "inspection/figures")}
     learned = {"first_layer", "patches", "embedding", "confusions", "label_errors"}
-    assert inspection == {"corruptions", "shifts", "layers"} | learned
+    assert inspection == {"layers"} | learned
 
 
 def test_the_registered_model_predicts_what_the_pipeline_predicted(clone):
@@ -96,25 +111,26 @@ def test_the_registered_model_predicts_what_the_pipeline_predicted(clone):
 
 
 def test_changing_what_evaluate_reads_does_not_retrain(clone):
-    """Only evaluate and what follows it run; without MLflow the experiment is kept, and sync makes its run later."""
+    """Neither inspect nor export, which read the model alone; without MLflow the experiment is kept, and sync makes
+    its run later."""
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    output = clone("dvc", "exp", "run", "-n", "plain", "-S", "evaluate.tta=none", **away)
-    assert ran(output) == ["evaluate", "export", "track"]
+    output = clone("dvc", "exp", "run", "-n", "plain", "-S", "evaluate.tta=flip", **away)
+    assert ran(output) == ["evaluate", "track"]
     assert "run python -m pipeline sync" in output
     clone("git", "checkout", "-q", ".")
     assert [run.info.run_name for run in clone.runs() if "DVC_EXP_NAME" in run.data.tags] == []
     assert clone(sys.executable, "-m", "pipeline", "sync", "--rev", "plain").splitlines() == ["create plain"]
     run = of_experiment(clone, "plain")
-    assert run.data.params["evaluate.tta"] == "none"
-    assert "test/accuracy_tta" not in run.data.metrics
-    assert run.data.metrics["train/loss"] == clone.metrics("train")["train/loss"]
+    assert run.data.params["evaluate.tta"] == "flip"
+    assert "test/accuracy_tta" in run.data.metrics
+    assert run.data.metrics["train/loss"] == clone.metrics("details/train")["train/loss"]
     assert steps(clone, run, "train/loss") == steps(clone, run, "val/accuracy") == [1, 2]
 
 
 def test_a_restored_experiment_is_tracked_all_the_same(clone):
     """The same parameters under another name, where nothing has run: all comes from DVC's cache, and has its run."""
     (clone.folder / "dvc.lock").unlink()
-    output = clone("dvc", "exp", "run", "--temp", "-n", "again", "-S", "evaluate.tta=none")
+    output = clone("dvc", "exp", "run", "--temp", "-n", "again", "-S", "evaluate.tta=flip")
     assert ran(output) == ["track"]
     plain, again = of_experiment(clone, "plain"), of_experiment(clone, "again")
     assert plain.data.metrics == again.data.metrics
@@ -126,7 +142,7 @@ def test_a_restored_experiment_is_tracked_all_the_same(clone):
         assert (artifacts / f"figures/{figure}.png").stat().st_size > 10_000
     layers = (artifacts / "layers.csv").read_text().splitlines()
     assert len(layers) == 1 + 3 * 5  # before the first epoch and after two: three layers with weights, two activations
-    assert "tta: flip" in (clone.folder / "params.yaml").read_text()
+    assert "tta: none" in (clone.folder / "params.yaml").read_text()
 
 
 def of_experiment(clone: Clone, name: str) -> mlflow.entities.Run:

@@ -32,6 +32,7 @@ def write_results(folder: Path) -> Results:
     (folder / "card.md").write_text("# A card")
     (folder / "classes.csv").write_text("class,images\n")
     (folder / "robustness").mkdir()
+    (folder / "robustness/corruptions.csv").write_text("corruption,severity\n")
     machine = dict.fromkeys(publication.MACHINE, "x")
     return Results(
         params=params.effective("data", "augment", "model", "optimizer", "train", "evaluate", "export"),

@@ -1,4 +1,4 @@
-"""The pictures of what `train.diagnostics` recorded: gradients by layer, saturated outputs and dead units by epoch."""
+"""Figures of what `train.diagnostics` records: gradients by layer, saturated outputs and dead units by epoch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +49,14 @@ def gradient_flow(path: Path, layers: "pd.DataFrame") -> None:
 
 
 def unit_health(path: Path, layers: "pd.DataFrame") -> None:
-    """Draw the share of saturated outputs or dead units, and the mean output, of activation layers over the epochs."""
+    """Draw the share of saturated outputs or dead units, and the mean output, of activation layers over the epochs.
+
+    In a network with activations of both kinds it is dead units, and no line for layers that cannot have any.
+    """
     active = layers[layers["mean"].notna()]
     names = list(active["layer"].unique())
     chosen = [names[index] for index in _spread(len(names))]
-    column, what = ("saturated", "saturated outputs") if active["saturated"].notna().any() else ("dead", "dead units")
+    column, what = ("dead", "dead units") if active["dead"].notna().any() else ("saturated", "saturated outputs")
     with saved(path, (10, 3.8)) as figure:
         shares, means = figure.subplots(1, 2)
         for index, name in enumerate(chosen):
@@ -74,7 +77,7 @@ def unit_health(path: Path, layers: "pd.DataFrame") -> None:
 
 
 def _flow_title(weighted: "pd.DataFrame", names: list[str]) -> str:
-    """Say how large the first layer's gradient is against the last's, before training and after it."""
+    """Return the ratio of the first layer's gradient to the last's, before and after training, in words."""
     norms = weighted.pivot_table("gradient_norm", "epoch", "layer")
     first, last = norms[names[0]].to_numpy(float), norms[names[-1]].to_numpy(float)
     before, after = (f"{first[at] / last[at]:.2g}" if last[at] else "undefined" for at in (0, -1))
@@ -83,9 +86,9 @@ def _flow_title(weighted: "pd.DataFrame", names: list[str]) -> str:
 
 
 def _health_title(active: "pd.DataFrame", column: str, what: str) -> str:
-    """Say where saturated outputs or dead units are most at the end."""
+    """Return the layer with the largest share of saturated outputs or dead units after the last epoch, in words."""
     last = int(active["epoch"].max())
-    end = active[active["epoch"] == last]
+    end = active[(active["epoch"] == last) & active[column].notna()]
     shares = end[column].to_numpy(float)
     worst = int(shares.argmax())
     if not shares[worst]:

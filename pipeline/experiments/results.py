@@ -176,19 +176,21 @@ def _outputs(stages: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_chain(stages: dict[str, Any]) -> None:
-    """Remove the stages that ran on other outputs than the recorded ones, such as export before another training.
+    """Remove the stages that ran on other outputs or parameters than the recorded ones, such as a previous export.
 
     Raises:
-        ResultsError: one of `REQUIRED_STAGES` did.
+        ResultsError: one of `REQUIRED_STAGES` ran on other outputs.
     """
     outputs = _outputs(stages)
+    params = _params({name: stages[name] for name in REQUIRED_STAGES})
     for name, stage in list(stages.items()):
-        for used in stage.get("deps", []):
-            made = outputs.get(used["path"])
-            if made is not None and made != used.get("md5"):
-                if name in REQUIRED_STAGES:
-                    raise ResultsError(f"stage {name} ran on another {used['path']} than the recorded one")
-                stages.pop(name, None)
+        used = {dep["path"]: dep.get("md5") for dep in stage.get("deps", [])}
+        other = [path for path, digest in used.items() if outputs.get(path, digest) != digest]
+        if name not in REQUIRED_STAGES:
+            if other or any(params.get(key, value) != value for key, value in _params({name: stage}).items()):
+                del stages[name]
+        elif other:
+            raise ResultsError(f"stage {name} ran on another {other[0]} than the recorded one")
 
 
 def _metrics(content_of: Reader, paths: Mapping[str, Mapping[str, str]], outputs: Mapping[str, str]) -> dict[str, Any]:

@@ -1,12 +1,17 @@
 """params.yaml: every mistake is named in a line, at once, before anything heavy is imported."""
 
 import copy
+import itertools
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from pipeline.config import conflicts
 from pipeline.config.loading import changed, load, read
+from pipeline.data import dataset
 from pipeline.errors import ParamsError
 from pipeline.experiments.dependencies import stages
 from tests.conftest import write_params
@@ -68,7 +73,8 @@ def test_a_wrong_value_gives_its_path_what_was_found_and_what_is_allowed(tmp_pat
             {"model.cnn.convs_per_block": [1, 2]},
             "model.cnn.convs_per_block: found 2 numbers, expected one for each of the 3",
         ),
-        ({"inspect.shift_step": 3}, "inspect.shift: found 8, expected a multiple of inspect.shift_step, 3"),
+        ({"evaluate.shift_step": 3}, "evaluate.shift: found 8, expected a multiple of evaluate.shift_step, 3"),
+        ({"evaluate.robustness": 9}, "evaluate.robustness: found 9, expected 0 or at least 10, one of each class"),
         ({"data.dataset": "shapes10", "data.shapes10.train_images": 4000}, "data.val_images: found 5000"),
     ],
 )
@@ -76,6 +82,18 @@ def test_values_that_cannot_work_together_are_named(tmp_path, changes, expected)
     """Each value is in range; the combination is not."""
     (line,) = lines(write_params(tmp_path / "params.yaml", changes))
     assert expected in line
+
+
+def test_the_number_of_training_images_is_that_of_preprocess():
+    """The check predicts it without importing the data package; halves are rounded to even numbers in both."""
+    params = load(ROOT / "params.yaml")
+    shares = [*np.linspace(0.001, 1, 200).round(4).tolist(), 0.0001, 0.5, 1 / 3]
+    train = params.train.model_copy(update={"batch_size": 65_536})
+    for val_images, train_share in itertools.product((10, 15, 4_999, 5_000, 49_000), shares):
+        data = params.data.model_copy(update={"val_images": val_images, "train_share": train_share})
+        message = next(conflicts.found(params.model_copy(update={"data": data, "train": train})))
+        (found,) = re.findall(r"expected at most (\d+), the training images|, which is (\d+) of the", message)
+        assert int("".join(found)) == dataset.share_of(50_000 - val_images, train_share), (val_images, train_share)
 
 
 def test_six_blocks_work_without_pooling(tmp_path):

@@ -112,7 +112,7 @@ def preprocess(folder, archive, **changes) -> dataset.Dataset:
     changes = {f"data.{key}": value for key, value in changes.items()}
     settings = write_params(folder / "params.yaml", SMALL | {"train.batch_size": 10} | changes)
     out = folder / f"share-{changes['data.train_share']}"
-    others = {"preview": "preview.png", "metrics": "metrics.json", "runtime": "runtime.json"}
+    others = {"preview": "preview.png", "details": "details.json", "runtime": "runtime.json"}
     stages.preprocess.main(settings, archive, out, **{key: folder / name for key, name in others.items()})
     return dataset.load(out, *dataset.SPLITS)
 
@@ -130,7 +130,7 @@ def test_a_share_of_the_training_images_leaves_validation_and_test_as_they_were(
     }
     assert {(image.tobytes(), label) for image, label in zip(*vars(part["train"]).values(), strict=True)} < stored
     assert part.metadata.mean == dataset.channel_statistics(part["train"].images)[0] != whole.metadata.mean
-    assert files.read_json(tmp_path / "metrics.json")["data/train_images"] == 50
+    assert files.read_json(tmp_path / "details.json")["data/train_images"] == 50
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 5, 4, 3), (2, 32, 32, 3)])
@@ -174,11 +174,11 @@ def test_duplicates_are_counted_across_splits_only():
     assert dataset.duplicates(splits) == {"train-val": 1, "train-test": 3, "val-test": 2}
 
 
-def test_description_counts_images_and_classes(data):
-    """What metrics/data.json shows: sizes, classes, statistics and duplicates under readable names."""
+def test_description_has_sizes_statistics_and_duplicates(data):
+    """The content of metrics/details/preprocess.json, under readable names."""
     described = dataset.describe(data.metadata, data.splits)
     assert [described[f"data/{split}_images"] for split in dataset.SPLITS] == [500, 100, 1000]
-    assert [described[f"data/val/{name}"] for name in data.metadata.classes] == [10] * 10
+    assert (described["data/name"], described["data/archive_sha256"]) == ("shapes10", data.metadata.archive_sha256)
     assert described["data/mean_green"] == data.metadata.mean[1]
     assert described["data/std_blue"] == data.metadata.std[2]
     assert described["data/duplicates_train-test"] == 0

@@ -21,20 +21,19 @@ from pipeline.training import probe
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def history(epochs: int) -> pd.DataFrame:
-    """What history.csv holds after a usual training."""
+def history(epochs: int) -> list[dict[str, str]]:
+    """What history.csv holds after a usual training, as text."""
     epoch = np.arange(1, epochs + 1)
     rising = 1 - np.exp(-epoch / 3)
-    return pd.DataFrame(
-        {
-            "epoch": epoch,
-            "lr": 0.2 * (1 - (epoch - 1) / epochs),
-            "train/loss": 2.3 - 1.4 * rising,
-            "train/accuracy": 0.1 + 0.75 * rising,
-            "val/loss": 2.2 - 1.5 * rising,
-            "val/accuracy": 0.1 + 0.8 * rising,
-        }
-    )
+    columns = {
+        "epoch": epoch,
+        "lr": 0.2 * (1 - (epoch - 1) / epochs),
+        "train/loss": 2.3 - 1.4 * rising,
+        "train/accuracy": 0.1 + 0.75 * rising,
+        "val/loss": 2.2 - 1.5 * rising,
+        "val/accuracy": 0.1 + 0.8 * rising,
+    }
+    return [dict(zip(columns, map(str, row), strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def predictions(count: int = 1000, *, skill: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
@@ -58,8 +57,7 @@ def draw_confusion(path, _data, _cpu):
 
 def draw_reliability(path, _data, _cpu):
     probs, labels = predictions()
-    error = metrics.metrics(probs, labels, CIFAR10, bins=15)["test/calibration_error"]
-    figures.reliability_diagram(path, metrics.reliability(probs, labels, bins=15), error)
+    figures.reliability_diagram(path, metrics.reliability(probs, labels))
 
 
 def draw_mistakes(path, data, _cpu):
@@ -201,8 +199,7 @@ def test_a_class_without_images_leaves_its_row_empty(tmp_path, monkeypatch):
 def test_empty_bins_have_no_bar(tmp_path):
     """Confidences of ten classes never fall below 0.1."""
     probs = np.tile(np.eye(10, dtype=np.float32)[0], (5, 1))
-    bins = metrics.reliability(probs, np.zeros(5, np.uint8), bins=15)
-    figures.reliability_diagram(tmp_path / "a.png", bins, 0.0)
+    figures.reliability_diagram(tmp_path / "a.png", metrics.reliability(probs, np.zeros(5, np.uint8)))
     assert size(tmp_path / "a.png")[0] > 500
 
 
@@ -225,6 +222,16 @@ def test_where_units_fail_most_is_said_in_the_title(tmp_path, monkeypatch, activ
     """Dead ones of rectifiers, saturated ones of activations with a range."""
     found = texts(lambda: draw_units(tmp_path / "a.png", None, None, activation=activation), monkeypatch)
     assert title in found
+
+
+def test_a_network_with_activations_of_both_kinds_has_a_title_of_those_that_can_die(tmp_path, monkeypatch):
+    """Layers with a range have no share of dead units: they are left out, and the title has no nan."""
+    rectifying, saturating = layers(8, depth=3), layers(8, depth=5, activation="Tanh")
+    both = pd.concat([rectifying, saturating[saturating["layer"] > "blocks.3"]]).sort_values("epoch", kind="stable")
+    found = texts(lambda: probe_figures.unit_health(tmp_path / "a.png", both), monkeypatch)
+    assert "After 8 epochs the share of dead units is largest in blocks.2.1: 32.0%" in found
+    assert {"blocks.2.1", "blocks.4.1"} <= set(found), "both kinds have a mean output"
+    assert not [text for text in found if "nan" in text]
 
 
 def test_layers_without_numbers_that_can_be_drawn_leave_gaps(tmp_path):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.metrics
 
@@ -33,25 +34,16 @@ def names(count: int) -> tuple[str, ...]:
 
 def test_metrics_are_those_computed_by_hand():
     """Three of five are right; the confusions are a bee taken for an ant and a cat taken for a bee."""
-    found = metrics.metrics(PROBS, LABELS, CLASSES, bins=5)
+    found = metrics.metrics(PROBS, LABELS)
     losses = [-math.log(p) for p in (0.7, 0.32, 0.79, 0.5, 0.4)]
     expected = {
         "test/images": 5,
         "test/accuracy": 3 / 5,
         "test/accuracy_top2": 5 / 5,
         "test/loss": sum(losses) / 5,
-        "test/precision/ant": 1 / 2,
-        "test/precision/bee": 1 / 2,
-        "test/precision/cat": 1 / 1,
-        "test/recall/ant": 1 / 1,
-        "test/recall/bee": 1 / 2,
-        "test/recall/cat": 1 / 2,
-        "test/f1/ant": 2 / 3,
-        "test/f1/bee": 1 / 2,
-        "test/f1/cat": 2 / 3,
         "test/f1_macro": (2 / 3 + 1 / 2 + 2 / 3) / 3,
-        # In 0.4..0.6 lie 0.5, 0.5 and 0.58, one of them right, in 0.6..0.8 0.7 and 0.79, both right.
-        "test/calibration_error": 3 / 5 * abs(1 / 3 - 1.58 / 3) + 2 / 5 * abs(1 - 1.49 / 2),
+        # Of 15 bins, that of 7/15..8/15 has two confidences of 0.5, one of them right; the others have one each.
+        "test/calibration_error": (2 * abs(1 / 2 - 0.5) + 0.58 + (1 - 0.7) + (1 - 0.79)) / 5,
     }
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-6), name
@@ -59,10 +51,22 @@ def test_metrics_are_those_computed_by_hand():
     assert all(isinstance(value, int | float) for value in found.values())  # as JSON and MLflow want them
 
 
+def test_each_class_has_a_row_with_precision_recall_and_f1():
+    """By hand, from the same two confusions; plain numbers, as they are written to classes.csv."""
+    rows = metrics.by_class(PROBS, LABELS, CLASSES)
+    assert [list(row) for row in rows] == [["class", "images", "precision", "recall", "f1"]] * 3
+    assert [row["class"] for row in rows] == list(CLASSES)
+    assert [row["images"] for row in rows] == [1, 2, 2]
+    assert [row["precision"] for row in rows] == pytest.approx([1 / 2, 1 / 2, 1 / 1])
+    assert [row["recall"] for row in rows] == pytest.approx([1 / 1, 1 / 2, 1 / 2])
+    assert [row["f1"] for row in rows] == pytest.approx([2 / 3, 1 / 2, 2 / 3])
+    assert {type(value) for row in rows for value in row.values()} == {str, int, float}
+
+
 def test_second_guesses_count_for_top2_only():
     """The right class is among the two most probable, or is not."""
     labels = np.array([2, 1, 0, 1, 0], np.uint8)
-    assert metrics.metrics(PROBS, labels, CLASSES, bins=5)["test/accuracy_top2"] == 2 / 5
+    assert metrics.metrics(PROBS, labels)["test/accuracy_top2"] == 2 / 5
 
 
 def test_confusion_counts_true_classes_in_rows():
@@ -74,7 +78,7 @@ def test_confusion_counts_true_classes_in_rows():
 def test_metrics_are_scikit_learns(seed):
     """On 2000 predictions over ten classes of very unequal size."""
     probs, labels = predictions(seed=seed)
-    found = metrics.metrics(probs, labels, names(10), bins=15)
+    found = metrics.metrics(probs, labels)
     predicted = probs.argmax(1)
     assert found["test/accuracy"] == sklearn.metrics.accuracy_score(labels, predicted)
     exact = probs / probs.sum(1, keepdims=True, dtype=np.float64)  # scikit-learn wants sums of 1 in float64
@@ -84,8 +88,10 @@ def test_metrics_are_scikit_learns(seed):
     )
     assert found["test/accuracy_top2"] == pytest.approx(sklearn.metrics.top_k_accuracy_score(labels, probs, k=2))
     per_class = sklearn.metrics.precision_recall_fscore_support(labels, predicted)
+    rows = metrics.by_class(probs, labels, names(10))
+    assert [row["images"] for row in rows] == per_class[3].tolist()
     for kind, values in zip(("precision", "recall", "f1"), per_class[:3], strict=True):
-        ours = [found[f"test/{kind}/{name}"] for name in names(10)]
+        ours = [row[kind] for row in rows]
         assert ours == pytest.approx(values.tolist(), abs=1e-6), kind
     assert np.array_equal(metrics.confusion(probs, labels), sklearn.metrics.confusion_matrix(labels, predicted))
 
@@ -95,7 +101,7 @@ def test_interval_is_wilsons(right, count):
     """Against the formula (Wilson 1927) for 95 %; it stays within 0..1 and is never empty."""
     probs = np.tile(np.array([[0.9, 0.1]], np.float32), (count, 1))
     labels = (np.arange(count) >= right).astype(np.uint8)
-    found = metrics.metrics(probs, labels, ("yes", "no"), bins=10)
+    found = metrics.metrics(probs, labels)
     z, p = 1.959963984540054, right / count
     centre = (p + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
@@ -125,9 +131,11 @@ def calibration_error(probs, labels, bins):
 def test_calibration_error_is_that_of_a_plain_loop_and_of_the_diagram(bins):
     """The number in the title and the bars below it are about the same bins."""
     probs, labels = predictions(600)
-    error = metrics.metrics(probs, labels, names(10), bins=bins)["test/calibration_error"]
-    assert error == pytest.approx(calibration_error(probs, labels, bins), abs=1e-9)
     found = metrics.reliability(probs, labels, bins=bins)
+    error = found.error
+    assert error == pytest.approx(calibration_error(probs, labels, bins), abs=1e-9)
+    if bins == metrics.CALIBRATION_BINS:
+        assert metrics.metrics(probs, labels)["test/calibration_error"] == error
     assert error == pytest.approx((found.counts / 600 * np.abs(found.accuracy - found.confidence)).sum(), abs=1e-9)
     assert found.counts.sum() == 600
     assert found.edges.tolist() == pytest.approx([i / bins for i in range(bins + 1)])
@@ -143,25 +151,26 @@ def test_a_confidence_of_exactly_one_belongs_to_the_last_bin():
     probs = np.array([[1.0, 0.0]] * 4 + [[0.95, 0.05]] * 4, np.float32)
     labels = np.array([1, 0, 0, 0, 0, 0, 0, 0], np.uint8)  # 7 of 8 right at a mean confidence of 0.975
     assert metrics.reliability(probs, labels, bins=10).counts.tolist() == [0] * 9 + [8]
-    error = metrics.metrics(probs, labels, ("yes", "no"), bins=10)["test/calibration_error"]
-    assert error == pytest.approx(0.1, abs=1e-6)
+    assert metrics.reliability(probs, labels, bins=10).error == pytest.approx(0.1, abs=1e-6)
 
 
 def test_perfect_predictions():
     """Everything that should be 1 is 1, and what should be 0 is 0."""
     labels = np.tile(np.arange(10, dtype=np.uint8), 5)
-    found = metrics.metrics(np.eye(10, dtype=np.float32)[labels], labels, names(10), bins=15)
-    for name, value in found.items():
+    probs = np.eye(10, dtype=np.float32)[labels]
+    for name, value in metrics.metrics(probs, labels).items():
         if name in ("test/loss", "test/calibration_error"):
             assert value == pytest.approx(0, abs=1e-9), name
         elif name not in ("test/images", "test/accuracy_low"):
             assert value == pytest.approx(1), name
+    for row in metrics.by_class(probs, labels, names(10)):
+        assert (row["precision"], row["recall"], row["f1"]) == (1, 1, 1), row
 
 
 def test_the_worst_predictions_still_give_finite_numbers():
     """Always sure and always wrong: a probability of 0 for the truth must not make the loss infinite."""
     labels = np.tile(np.arange(10, dtype=np.uint8), 5)
-    found = metrics.metrics(np.eye(10, dtype=np.float32)[(labels + 1) % 10], labels, names(10), bins=15)
+    found = metrics.metrics(np.eye(10, dtype=np.float32)[(labels + 1) % 10], labels)
     assert all(math.isfinite(value) for value in found.values())
     assert found["test/accuracy"] == found["test/accuracy_low"] == found["test/f1_macro"] == 0
     assert found["test/calibration_error"] == pytest.approx(1)
@@ -171,8 +180,10 @@ def test_the_worst_predictions_still_give_finite_numbers():
 def test_a_class_that_is_never_predicted_scores_zero():
     """No division by zero, no NaN, which JSON does not have."""
     probs = np.tile(np.array([[0.8, 0.1, 0.1]], np.float32), (4, 1))
-    found = metrics.metrics(probs, np.array([0, 0, 1, 1], np.uint8), CLASSES, bins=10)
-    assert found["test/precision/bee"] == found["test/recall/bee"] == found["test/f1/cat"] == 0
+    ant, bee, cat = metrics.by_class(probs, np.array([0, 0, 1, 1], np.uint8), CLASSES)
+    assert (ant["precision"], ant["recall"]) == (0.5, 1)
+    assert bee["precision"] == bee["recall"] == cat["f1"] == 0
+    assert (bee["images"], cat["images"]) == (2, 0)
 
 
 def test_accuracy_is_the_share_of_right_first_guesses():
@@ -182,9 +193,9 @@ def test_accuracy_is_the_share_of_right_first_guesses():
 
 def test_table_has_a_row_for_every_image():
     """By name, so that it can be read without the order of the classes."""
-    table = metrics.table(PROBS, LABELS, CLASSES)
+    table = pd.DataFrame(metrics.table(PROBS, LABELS, CLASSES))
     assert list(table.columns) == ["index", "label", "predicted", "ant", "bee", "cat"]
     assert table["index"].tolist() == [0, 1, 2, 3, 4]
     assert table["label"].tolist() == ["ant", "bee", "bee", "cat", "cat"]
     assert table["predicted"].tolist() == ["ant", "ant", "bee", "cat", "bee"]
-    assert np.array_equal(table[list(CLASSES)].to_numpy(), PROBS)
+    assert np.array_equal(table[list(CLASSES)].to_numpy(np.float32), PROBS)

@@ -69,6 +69,58 @@ def test_what_track_read_is_told_apart(forge):
     assert not any(key.startswith("tracking") for key in record.params)
 
 
+def test_results_are_complete_without_export(forge):
+    """Searches and studies run no stage after evaluate."""
+    whole = results.read(results.reader(forge.folder))
+    change(forge, lambda stages: stages.pop("export"))
+    record = results.read(results.reader(forge.folder))
+    assert "export" in whole.paths
+    assert "export" not in record.paths
+    assert not [key for key in record.metrics if key.startswith("export/")]
+    assert "export/onnx_bytes" in whole.headline
+    assert record.headline == {key: value for key, value in whole.headline.items() if not key.startswith("export/")}
+    assert record.content != whole.content
+
+
+def ran_before(stages, **changes):
+    """Give export and inspect the dependencies of this model, but for the changes of one."""
+    (model,) = [out["md5"] for out in stages["train"]["outs"] if out["path"] == "model"]
+    stages["evaluate"]["params"] = {"params.yaml": {"evaluate.batch_size": 1000}}
+    inspect = {
+        "cmd": "python3 -m stages.inspect --out results/inspection",
+        "outs": [{"path": "results/inspection", "hash": "md5", "md5": "2" * 32 + ".dir"}],
+        "params": {"params.yaml": {"evaluate.batch_size": changes.get("batch_size", 1000), "inspect.seed": 0}},
+    }
+    stages["inspect"] = inspect
+    for name in ("export", "inspect"):
+        stages[name]["deps"] = [{"path": "model", "hash": "md5", "md5": changes.get(name, model)}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "dropped"),
+    [
+        ({}, set()),
+        ({"export": "1" * 32}, {"export"}),
+        ({"inspect": "1" * 32}, {"inspect"}),
+        ({"batch_size": 500}, {"inspect"}),
+        ({"export": "1" * 32, "inspect": "1" * 32}, {"export", "inspect"}),
+    ],
+)
+def test_an_optional_stage_that_ran_on_something_else_is_left_out(forge, changes, dropped):
+    """dvc.lock keeps its entry of a previous training; its outputs, metrics and parameters are not the result's."""
+    change(forge, lambda stages: ran_before(stages, **changes))
+    record = results.read(results.reader(forge.folder))
+    assert {"export", "inspect"} - record.paths.keys() == dropped
+    assert ("export/onnx_bytes" in record.metrics) == ("export" not in dropped)
+    assert ("export/model.onnx" in record.outputs) == ("export" not in dropped)
+    assert ("results/inspection" in record.outputs) == ("inspect" not in dropped)
+    assert ("inspect.seed" in record.params) == ("inspect" not in dropped)
+    assert record.params["evaluate.batch_size"] == 1000
+    without = {name for name in ("export", "inspect") if name in dropped}
+    change(forge, lambda stages: [stages.pop(name) for name in without])
+    assert results.read(results.reader(forge.folder)).content == record.content
+
+
 def test_results_that_do_not_belong_together_are_refused(forge):
     """A stage that ran on something else than is recorded, a metric changed by hand, a stage that never ran."""
 
@@ -77,7 +129,7 @@ def test_results_that_do_not_belong_together_are_refused(forge):
 
     for edit, message in (
         (other_model, "stage evaluate ran on another model than the recorded one"),
-        (lambda stages: stages.pop("export"), "stage export has not run"),
+        (lambda stages: stages.pop("evaluate"), "stage evaluate has not run"),
         (
             lambda stages: stages["train"]["outs"].clear(),
             "another version of the pipeline made them",

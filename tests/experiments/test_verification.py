@@ -25,7 +25,7 @@ def test_a_revision_is_bit_identical_when_run_again(clone):
     """All stages run, none is restored, nothing in the repository changes, no MLflow store appears."""
     output = verify(clone, "HEAD", 0)
     assert ran(output) == ["download", "preprocess", "train", "evaluate", "inspect", "export"]
-    assert "HEAD: bit-identical: all 14 outputs have the hashes that dvc.lock recorded" in output
+    assert "HEAD: bit-identical: all 18 outputs have the hashes that dvc.lock recorded" in output
     assert clone("git", "status", "--short") == ""
     assert not (clone.folder / "mlflow.db").exists()
     assert not list((clone.folder / ".dvc/tmp").glob("verify-*"))
@@ -39,7 +39,10 @@ def test_what_differs_is_named_with_its_size(clone):
     training.write_text(text.replace("momentum=muon.momentum", "momentum=0.5 * muon.momentum"))
     clone("git", "commit", "-q", "-a", "-m", "Other code, old results")
     output = verify(clone, "HEAD", 1)
-    assert "of 14 outputs differ: metrics/train.json, model" in output
+    assert "of 18 outputs differ: " in output
+    differing = output.partition(" outputs differ: ")[2].splitlines()[0].split(", ")
+    assert {"metrics/train.json", "metrics/details/train.json", "model", "metrics/evaluate.json"} <= set(differing)
+    assert not {"data/processed", "metrics/details/preprocess.json"} & set(differing)
     (weights,) = [line for line in output.splitlines() if line.startswith("first model/weights.safetensors: ")]
     assert 0 < float(weights.split("by up to ")[1].split()[0]) < 10
     assert "device, threads and library versions have not changed" in output

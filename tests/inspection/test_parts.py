@@ -1,4 +1,4 @@
-"""The inspect stage in this process: what it leaves, that it leaves the same again, and what it leaves out."""
+"""The inspect stage in this process: what it leaves, that it leaves the same again, and what it leaves when off."""
 
 import csv
 import json
@@ -17,8 +17,7 @@ from pipeline.models.common.saved import load_model, save_model
 from stages import inspect
 from tests.conftest import SMALL, write_params
 
-QUICK = {"inspect.images": 40, "inspect.shift": 2, "inspect.shift_step": 2}
-TABLES = ("corruptions", "shifts", "layers")
+QUICK = {"inspect.enabled": True, "inspect.images": 40}
 LEARNED = ("first_layer", "patches", "embedding", "confusions", "label_errors")
 
 
@@ -34,11 +33,9 @@ def run(tmp_path, processed):
         options = {"mean": metadata.mean, "std": metadata.std, "classes": 10}
         model = build(settings.model.arch, settings.model.section, **options)
         save_model(tmp_path / "model", model, settings.model, metadata)
-        metrics, out = tmp_path / f"{folder}.json", tmp_path / folder
-        runtime = tmp_path / "runtime.json"
-        inspect.main(params, processed, tmp_path / "model", out, metrics, runtime)
-        assert json.loads(runtime.read_text())["inspect/device"] == "cpu"
-        return out, json.loads(metrics.read_text())
+        details, out = tmp_path / f"{folder}.json", tmp_path / folder
+        inspect.main(params, processed, tmp_path / "model", out, details, tmp_path / "runtime.json")
+        return out, json.loads(details.read_text())
 
     return inspected
 
@@ -53,35 +50,32 @@ def rows(path) -> list[dict[str, str]]:
 
 
 def test_it_leaves_tables_figures_and_their_means(run, tmp_path, processed, cpu):
-    """The means are those of the tables; the clean accuracy is that of the first four images of each class."""
+    """The means are those of the table; the clean accuracy is that of the first four images of each class."""
     out, metrics = run()
-    assert files(out) == {f"{name}.csv" for name in TABLES} | {f"figures/{name}.png" for name in TABLES}
-    corrupted, shifted, layers = (rows(out / f"{name}.csv") for name in TABLES)
-    assert (len(corrupted), len(shifted), len(layers)) == (25, 2 * 9, 2)
-    mean = sum(float(row["accuracy"]) for row in corrupted) / 25
-    assert metrics["test/corruption_accuracy"] == pytest.approx(mean)
-    moved = [row for row in shifted if (row["dx"], row["dy"]) != ("0", "0")]
-    mean = sum(float(row["consistency"]) for row in moved) / 16
-    assert metrics["test/shift_consistency"] == pytest.approx(mean)
+    assert files(out) == {"layers.csv"} | {f"figures/{name}.png" for name in ("layers", *LEARNED)}
+    layers = rows(out / "layers.csv")
     assert [(row["layer"], row["units"]) for row in layers] == [("blocks.0.2", "8"), ("blocks.1.2", "16")]
+    dead = sum(float(row["dead"]) * int(row["units"]) for row in layers)
+    assert metrics["inspect/dead_share"] == pytest.approx(dead / 24)
     test = dataset.load(processed, "test")["test"]
     first = [index for index, label in enumerate(test.labels) if list(test.labels[:index]).count(label) < 4]
     chosen = dataset.Split(test.images[first], test.labels[first])
     probs = inference.predict(load_model(tmp_path / "model").model, chosen, batch_size=50, place=cpu)
     assert metrics["inspect/images"] == 40
     assert metrics["inspect/clean_accuracy"] == inference.accuracy(probs, chosen.labels)
-    assert 0 <= metrics["inspect/dead_share"] <= 1
     assert all(isinstance(value, int | float) for value in metrics.values())
-    for name in TABLES:
-        content = (out / f"figures/{name}.png").read_bytes()
-        width, height = struct.unpack(">II", content[16:24])
+    runtime = json.loads((tmp_path / "runtime.json").read_text())
+    assert runtime["inspect/device"] == "cpu"
+    assert {"inspect/started", "inspect/ended", "inspect/stage_seconds", "inspect/peak_memory_mib"} <= runtime.keys()
+    for name in ("layers", *LEARNED):
+        width, height = struct.unpack(">II", (out / f"figures/{name}.png").read_bytes()[16:24])
         assert 500 <= width <= 1400, name
         assert 150 <= height <= 1400, name
 
 
 def test_it_draws_what_the_network_has_learned(run, processed, capsys):
     """Five pictures, a line for each finding, and numbers between their bounds, chance beside them."""
-    out, metrics = run(inspect__images=200, inspect__features=True, inspect__corruptions=False, inspect__shift=0)
+    out, metrics = run(inspect__images=200)
     assert files(out) == {"layers.csv"} | {f"figures/{name}.png" for name in ("layers", *LEARNED)}
     measures = {
         *(f"first_layer/{name}{end}" for name in ("selectivity", "edge_cosine") for end in ("", "_random", "_p")),
@@ -106,12 +100,10 @@ def test_it_draws_what_the_network_has_learned(run, processed, capsys):
     assert f"{round(200 * metrics['inspect/suspicious_labels'])} of 200 test labels look wrong to the network" in said
 
 
-def test_the_same_inputs_give_the_same_bytes_and_another_seed_other_corruptions(run):
-    """Tables and figures alike; the seed decides the noise and the random filters."""
-    first, again, other = (
-        run(name, inspect__seed=seed, inspect__features=True)[0] for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    )
-    seeded = {"corruptions.csv", "figures/corruptions.png", "figures/first_layer.png"}
+def test_the_same_inputs_give_the_same_bytes_and_another_seed_other_random_filters(run):
+    """Tables and figures alike; the seed sets the random filters with which the first layer is compared."""
+    first, again, other = (run(name, inspect__seed=seed)[0] for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    seeded = {"figures/first_layer.png"}
     assert files(first) == files(again) == files(other)
     for name in files(first):
         assert (first / name).read_bytes() == (again / name).read_bytes(), name
@@ -120,35 +112,43 @@ def test_the_same_inputs_give_the_same_bytes_and_another_seed_other_corruptions(
 
 def test_the_fewest_images_are_enough(run):
     """One of each class: nine neighbours, nine images for each channel."""
-    out, metrics = run(inspect__features=True, inspect__images=10, inspect__corruptions=False, inspect__shift=0)
+    out, metrics = run(inspect__images=10)
     assert metrics["inspect/images"] == 10
     assert {f"figures/{name}.png" for name in LEARNED} <= files(out)
 
 
-def test_what_is_switched_off_is_neither_measured_nor_drawn(run, capsys):
-    """Then only layers are left, of a network that saturates."""
-    changes = {"inspect__corruptions": False, "inspect__shift": 0, "model__cnn__activation": "tanh"}
-    out, metrics = run(**changes)
-    assert files(out) == {"layers.csv", "figures/layers.png"}
-    assert metrics.keys() == {"inspect/images", "inspect/clean_accuracy", "inspect/saturated_share"}
+def test_a_network_that_saturates_has_a_share_of_saturated_outputs(run, capsys):
+    """Instead of dead units, which it cannot have."""
+    out, metrics = run(model__cnn__activation="tanh")
+    assert [(row["dead"], row["saturated"] != "") for row in rows(out / "layers.csv")] == [("", True)] * 2
+    assert 0 <= metrics["inspect/saturated_share"] <= 1
+    assert "inspect/dead_share" not in metrics
     assert capsys.readouterr().out.splitlines()[0] == "inspecting cnn on 40 test images of shapes10 (cpu)"
 
 
-def test_a_network_without_activation_layers_has_no_table_of_them(run):
-    """A linear model can still be shown corrupted and shifted images."""
+def test_a_network_without_activation_layers_has_no_table_of_them(run, capsys):
+    """What needs neither activations nor filters is drawn; the rest is left out with a line each."""
     out, metrics = run(model__arch="mlp", model__mlp__hidden=[])
-    names = ("corruptions", "shifts")
-    assert files(out) == {f"{name}.csv" for name in names} | {f"figures/{name}.png" for name in names}
+    left_out = [line.split(":")[1].strip() for line in capsys.readouterr().out.splitlines() if line[:8] == "left out"]
+    assert left_out == ["first_layer", "patches"]
+    assert files(out) == {f"figures/{name}.png" for name in LEARNED if name not in left_out}
     assert not any("dead" in key or "saturated" in key for key in metrics)
 
 
-def test_with_nothing_to_see_the_folder_is_there_all_the_same(run):
-    """DVC takes a missing output for a failed stage."""
-    off = {"inspect__corruptions": False, "inspect__shift": 0}
-    out, metrics = run(model__arch="mlp", model__mlp__hidden=[], **off)
+def test_disabled_it_leaves_an_empty_folder_and_no_metrics(run, tmp_path, capsys):
+    """DVC takes a missing output for a failed stage; neither the data nor the model is read."""
+    out, metrics = run(inspect__enabled=False)
+    assert metrics == {}
     assert (out / "figures").is_dir()
     assert files(out) == set()
-    assert metrics.keys() == {"inspect/images", "inspect/clean_accuracy"}
+    assert set(json.loads((tmp_path / "runtime.json").read_text())) == {
+        f"inspect/{name}" for name in ("started", "ended", "stage_seconds")
+    }
+    expected = "inspect.enabled is false; to add learned features: dvc exp run -S inspect.enabled=true\n"
+    assert capsys.readouterr().out == expected
+    absent = tmp_path / "absent"
+    inspect.main(tmp_path / "params.yaml", absent, absent, tmp_path / "o", tmp_path / "d", tmp_path / "r")
+    assert json.loads((tmp_path / "d").read_text()) == {}
 
 
 def test_a_missing_model_is_one_line(run, tmp_path, processed):
@@ -157,4 +157,4 @@ def test_a_missing_model_is_one_line(run, tmp_path, processed):
     absent = tmp_path / "absent"
     with pytest.raises(CheckpointError, match=r"absent/model.json: no such file; run dvc repro train"):
         inspect.main(tmp_path / "params.yaml", processed, absent, tmp_path / "o", tmp_path / "m", tmp_path / "r")
-    assert not (tmp_path / "o").exists()
+    assert not files(tmp_path / "o")

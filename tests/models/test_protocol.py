@@ -126,19 +126,18 @@ def test_a_layer_that_runs_several_times_has_a_row_for_each():
         ("tinyvit", [f"first_layer: {NO_FILTERS}", f"patches: {NO_MAPS}"], []),
     ],
 )
-def test_it_is_inspected(name, left_out, maps, added, data, cpu, tmp_path, small_params, capsys):
+def test_it_is_inspected(name, left_out, maps, added, data, cpu, tmp_path, capsys):
     """All parts of the stage; what it lacks is left out with a line each, and metrics are shares."""
     model = added(name).eval()
     test = dataset.first_of_each_class(data["test"], 60)
     probs = inference.predict(model, test, batch_size=60, place=cpu)
     subject = Network(model, data.metadata.classes, test, probs, 60, cpu, 0)
-    changes = {"inspect.features": True, "inspect.shift": 2, "inspect.shift_step": 2}
-    metrics = parts.measure(subject, small_params(changes).inspect, tmp_path)
+    metrics = parts.measure(subject, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("left out")] == [f"left out: {line}" for line in left_out]
     pictures_there = {path.stem for path in (tmp_path / "figures").iterdir()}
     absent = {line.split(":")[0] for line in left_out} | ({"layers"} if name == "foreign" else set())
-    every = {"corruptions", "shifts", "layers", "first_layer", "patches", "embedding", "confusions", "label_errors"}
+    every = {"layers", "first_layer", "patches", "embedding", "confusions", "label_errors"}
     assert pictures_there == every - absent
     assert all(0 <= value <= 1 for key, value in metrics.items() if key != "inspect/images")
     if maps:

@@ -30,12 +30,12 @@ LEARNING = {
     "optimizer.sgd.weight_decay": 0.0,
     "optimizer.sgd.lr": 0.1,
     "train.epochs": EPOCHS,
-    "inspect.corruptions": False,
-    "inspect.shift": 0,
+    "evaluate.robustness": 0,
 }
 # Several pipelines one after the other; a machine that is busy with other things needs its time.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
+SETTINGS = {"experiment": "cifar10", "model": "cifar10-cnn"}
 TUNE = (sys.executable, "-m", "pipeline", "tune")
 
 
@@ -204,17 +204,39 @@ def test_every_trial_is_a_child_of_the_studys_run(searched):
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     best = max(trials(searched, "search"), key=lambda trial: (trial.value, -trial.number))
     assert parent.data.metrics == {"best/val/accuracy": best.value}
+    assert {run.data.tags.get("complete") for run in children} == {"true"}
+    assert {run.info.run_name: run.data.metrics["val/accuracy"] for run in children} == {
+        f"search-{trial.number:04d}": trial.value for trial in trials(searched, "search")
+    }
     assert json.loads(parent.data.params["space.optimizer.sgd.lr"]) == {"low": 0.05, "high": 0.1, "step": 0.05}
     assert parent.data.tags["best.experiment"] == f"search-{best.number:04d}"
     assert float(parent.data.tags["best.optimizer.sgd.lr"]) == best.params["optimizer.sgd.lr"]
+
+
+def test_a_trial_ends_with_evaluate_and_has_no_model_to_register(searched):
+    """Its results are complete without inspect and export, which the best one gets from `dvc repro`."""
+    log = (searched.folder / ".tune/search/search-0000.log").read_text()
+    assert "Running stage 'evaluate'" in log
+    assert not [stage for stage in ("inspect", "export", "track") if f"stage '{stage}'" in log.lower()]
+    with Repository(searched.folder) as repository:
+        record = repository.results(repository.resolve("search-0000"))
+    assert {"preprocess", "train", "evaluate"} <= record.paths.keys()
+    assert not {"inspect", "export", "track"} & record.paths.keys()
+    _, children = family(searched, "search")
+    client = searched.client()
+    assert not [run for run in children if client.search_model_versions(f"run_id = '{run.info.run_id}'")]
+    assert all("test/accuracy" in run.data.metrics for run in children)
+    said = searched(sys.executable, "-m", "pipeline", "promote", "search-0000", code=1)
+    assert said.startswith("error: search-0000: expected an exported model, found none; dvc exp apply search-0000 && ")
 
 
 def test_the_best_experiment_is_taken_over_by_the_command_that_is_printed(searched):
     """Its parameters are then those of params.yaml."""
     best = max(trials(searched, "search"), key=lambda trial: (trial.value, -trial.number))
     command = searched.finished.rstrip().splitlines()[-1].split(":  ")[1]
-    assert command == f"dvc exp apply search-{best.number:04d}"
-    searched(*command.split())
+    apply, _, repro = command.partition(" && ")
+    assert (apply, repro) == (f"dvc exp apply search-{best.number:04d}", "dvc repro")
+    searched(*apply.split())
     applied = loading.load(searched.folder / "params.yaml")
     searched("git", "checkout", "-q", ".")
     searched("git", "clean", "-fdq")
@@ -298,12 +320,12 @@ def test_the_run_of_a_study_is_opened_again_and_survives_its_store(tmp_path, mon
     with live.LiveRun(tmp_path, "cifar10").opened("a" * 64, "cnn") as log:
         log({"epoch": 1, "val/accuracy": 0.5})
     monkeypatch.delenv("DVC_EXP_NAME")
-    opened = StudyRun(tmp_path, "cifar10", "one", None)
+    opened = StudyRun(tmp_path, SETTINGS, "one", None)
     opened.prune("one-0000", "hopeless")
     opened.end("KILLED")
-    again = StudyRun(tmp_path, "cifar10", "one", opened.run_id)
+    again = StudyRun(tmp_path, SETTINGS, "one", opened.run_id)
     assert again.run_id == opened.run_id
-    assert StudyRun(tmp_path, "cifar10", "one", "0" * 32).run_id != opened.run_id
+    assert StudyRun(tmp_path, SETTINGS, "one", "0" * 32).run_id != opened.run_id
     client = mlflow.MlflowClient(store.uri(tmp_path))
     (child,) = client.search_runs([again.experiment], "tags.pruned = 'hopeless'")
     assert child.data.tags["mlflow.parentRunId"] == opened.run_id

@@ -44,7 +44,7 @@ def results(folder, still, moved=0.95, *, scale="small", without=()) -> MadeUp:
             for dy in shifts.offsets(8, 4)
             for dx in shifts.offsets(8, 4)
         ]
-        files.write_csv(folder / one.name / "results/inspection/shifts.csv", rows)
+        files.write_csv(folder / one.name / "results/robustness/shifts.csv", rows)
         metrics[one.name] = {"test/accuracy": 0.61, "test/clean_accuracy": CLEAN} | shifts.summary(rows)
     return MadeUp(plan, folder, metrics)
 
