@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pipeline.tracking.publication import MACHINE
 from ruamel.yaml import YAML
 
 from pipeline import headline
 from pipeline.experiments import dependencies
+from pipeline.tracking.publication import MACHINE
 from tests.paths import ROOT
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
