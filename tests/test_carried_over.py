@@ -125,12 +125,16 @@ def test_an_experiment_that_changes_nothing_runs_nothing(clone):
 
 
 def test_a_new_architecture_that_git_does_not_know_is_named(clone):
-    """The files that the copy lacks, and what to do; before any stage has run."""
+    """The files that the copy lacks, and what to do; by DVC, without advice, if train would be the first stage."""
     folder = clone.folder / "pipeline/models/added"
     folder.mkdir()
     (folder / "params.py").write_text("from pipeline.config.section import Architecture as Params\n")
-    output = clone("dvc", "exp", "run", "--temp", "-n", "added", "-S", "model.arch=added", code=255)
+    command = ("dvc", "exp", "run", "--temp", "-n", "added", "-S", "model.arch=added")
+    output = clone(*command, "-S", "data.shapes10.seed=1", code=255)
     assert "warning: git does not know pipeline/models/added/params.py; this run does not have them" in output
     assert 'model.arch: found "added", expected' in output
     assert "if pipeline/models/added is new, git add it and commit" in output
-    assert len(ran(output)) == 1
+    assert ran(output) == ["download"]
+    output = clone(*command, code=255)
+    assert ran(output) == []
+    assert re.search(r"No such file or directory: .*/pipeline/models/added'", output)
