@@ -46,7 +46,7 @@ def measure(source: Path, folder: Path) -> dict[str, Any]:
     names = list(starts)
     until = [*list(starts.values())[1:], ended]
     stages = {name: round(end - starts[name], 2) for name, end in zip(names, until, strict=True)}
-    runtime = files.read_json(repository / "metrics/runtime/train.json")
+    runtime = files.read_row(repository / "metrics/runtime/train.json")
     training = files.read_json(repository / "metrics/time.json")["train/seconds"] + runtime["train/val_seconds"]
     return {
         "loop/seconds": round(ended, 2),

@@ -43,7 +43,7 @@ def main(
         result |= robust.measure(saved, test, probs, options, place, robustness, figures_dir)
         shown, others = headline.split(result)
         files.write_json(metrics, shown)
-        files.write_json(details, {"test/data": saved.metadata.name, **others})
+        files.write_row(details, {"test/data": saved.metadata.name, **others})
         files.write_csv(classes, by_class)
         files.write_csv(predictions, evaluation.table(probs, test.labels, saved.metadata.classes))
         figures.draw(figures_dir, files.read_csv(history), layers, test, probs, saved.metadata.classes)

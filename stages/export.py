@@ -31,7 +31,7 @@ def main(
         )
         parity = exporting.check_parity(saved.model, graph, images[:PARITY_IMAGES], tolerance=options.tolerance)
         files.write_bytes(out, graph)
-        files.write_json(details, {**parity, "export/onnx_bytes": len(graph)})
+        files.write_row(details, {**parity, "export/onnx_bytes": len(graph)})
         batch = images[: options.batch_size]
         measured["export/latency_ms"] = round(exporting.latency(graph, images[:1]), 4)
         measured["export/batch_size"] = len(batch)

@@ -48,7 +48,7 @@ def main(
         name = cifar10.display_name(settings.data.dataset, sha256)
         metadata = dataset.Metadata(name, sha256, raw.classes, mean, std, len(train))
         dataset.save(out, dataset.Dataset(metadata, splits))
-        files.write_json(details, dataset.describe(metadata, splits))
+        files.write_row(details, dataset.describe(metadata, splits))
 
         first = [int(np.argmax(splits["train"].labels == label)) for label in range(len(raw.classes))]
         train_loader = loader.TrainLoader(

@@ -62,7 +62,7 @@ def main(
         files.write_csv(layers, result.progress.layers, probe.COLUMNS)
         shown, others = headline.split(loop.summary(result))
         files.write_json(metrics, shown)
-        files.write_json(details, others)
+        files.write_row(details, others)
         measured |= {f"train/{key}": value for key, value in machine.items()}
         measured |= {f"train/{package}": version(package) for package in ("dvc", "mlflow")}
         measured["train/fingerprint"] = identity

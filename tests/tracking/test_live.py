@@ -125,7 +125,7 @@ def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 7
 
     server.start()
-    identity = files.read_json(tmp_path / "runtime.json")["train/fingerprint"]
+    identity = files.read_row(tmp_path / "runtime.json")["train/fingerprint"]
     published = publish(metrics=record.metrics | {"train/fingerprint": identity})
     (run,) = all_runs(tmp_path)
     assert run.info.run_id == published.run_id
