@@ -46,7 +46,7 @@ SMALLER_IS_BETTER = (
 
 def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the metrics that DVC's tables show, and all others."""
-    shown = {key: value for key, value in values.items() if key in SHOWN}
+    shown = {key: values[key] for key in SHOWN if key in values}
     return shown, {key: value for key, value in values.items() if key not in SHOWN}
 
 
