@@ -4,6 +4,8 @@ PYTHON ?= python3
 PORT ?= 5000
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# uv, if there is one, is several times faster than pip.
+PIP = $(if $(shell command -v uv),uv pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 # Processes that these commands start, such as DVC's stages, use the environment, too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/.venv
@@ -18,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), expected Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing about 2 GB of packages, mostly PyTorch: two minutes on a fast connection"
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the experiment "demo", then show the result
@@ -27,11 +29,11 @@ demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the expe
 	@$(BIN)/python -m pipeline show demo
 	@echo
 	@echo "The demo ran on the built-in dataset. Next:"
-	@echo "  source .venv/bin/activate                              use the environment in this shell"
-	@echo "  make ui                                                browse the run in MLflow"
-	@echo "  dvc repro                                              the same on CIFAR-10 (downloads 170 MB)"
-	@echo "  dvc exp run -S model.cnn.activation=tanh               change a parameter, keep both results"
-	@echo "  python -m pipeline compare --all                       rank experiments, test whether differences are significant"
+	@echo "  source .venv/bin/activate                                 use the environment in this shell"
+	@echo "  make ui                                                   browse the run in MLflow"
+	@echo "  dvc repro                                                 the same on CIFAR-10 (downloads 170 MB)"
+	@echo "  dvc exp run --temp -n tanh -S model.cnn.activation=tanh   change a parameter, keep both results"
+	@echo "  python -m pipeline compare --all                          rank experiments, test whether differences are significant"
 
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
@@ -47,8 +49,8 @@ lint: $(INSTALLED) ## check style, types and which package imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-ui: $(INSTALLED) ## serve the MLflow UI on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --host 127.0.0.1 --port $(PORT)
+ui: $(INSTALLED) ## compare runs in MLflow on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
+	@$(BIN)/python -m pipeline ui --port $(PORT)
 
 lock: $(INSTALLED) ## pin the installed package versions in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt

@@ -1,8 +1,9 @@
 """What the pipeline costs beside the training: the train stage, the start of stages, a `dvc repro` without work.
 
-Three parts, of which `--part` chooses: "train", the train stage with its checkpoints, live tracking and progress
+Four parts, of which `--part` chooses: "train", the train stage with its checkpoints, live tracking and progress
 against the same training alone; "startup", the stages' imports and how soon a mistake is told against `import torch`;
-"repro", `dvc repro` with nothing to do against an empty pipeline.
+"repro", `dvc repro` with nothing to do against an empty pipeline; "loop", an experiment with one changed parameter,
+stage by stage.
 """
 
 import importlib.util
@@ -19,7 +20,7 @@ from benchmarks.measuring import BenchmarkError
 from pipeline import stage
 from pipeline.config import loading as parameters
 
-NEEDS = {"train": ("dvc", "mlflow"), "startup": (), "repro": ("dvc", "mlflow")}
+NEEDS = {"train": ("dvc", "mlflow"), "startup": (), "repro": ("dvc", "mlflow"), "loop": ("dvc", "mlflow")}
 """The parts, with the packages that only they need."""
 
 LONG_ENOUGH = 60
@@ -27,7 +28,7 @@ LONG_ENOUGH = 60
 
 
 def main(
-    part: Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all three.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="May be given several times. Default: all.")] = None,
     archive: inputs.ArchiveOption = None,
     params: inputs.ParamsOption = Path("params.yaml"),
     images: Annotated[int, typer.Option(min=1, help="Training images of part train.")] = 15000,
@@ -69,11 +70,16 @@ def main(
             elif name == "startup":
                 results |= overhead_startup.measure(names, repeats, Path(folder))
                 show_startup(results, names)
-            else:
+            elif name == "repro":
                 from benchmarks import overhead_repro  # which imports DVC
 
                 results |= overhead_repro.measure(params, repeats, Path(folder))
                 show_repro(results)
+            else:
+                from benchmarks import overhead_loop  # which imports DVC
+
+                results |= overhead_loop.measure(params, Path(folder))
+                show_loop(results)
     measuring.report(results, place, json)
 
 
@@ -119,6 +125,22 @@ def show_repro(found: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "pipeline" else "right")
     table.add_row("this one", f"{found['noop_repro/ours/seconds']:.2f}", f"{found['noop_repro']:.3f} x")
     table.add_row("empty", f"{found['noop_repro/empty/seconds']:.2f}", "")
+    Console().print(table)
+
+
+def show_loop(found: dict[str, Any]) -> None:
+    """Print where the time of an experiment goes."""
+    table = Table(title="an experiment with one changed parameter", title_justify="left")
+    table.add_column("part")
+    table.add_column("s", justify="right")
+    parts = {key.removeprefix("loop/").removesuffix("_seconds"): value for key, value in found.items() if "_" in key}
+    for name, seconds in parts.items():
+        if name not in ("training", "beyond"):
+            table.add_row("DVC before the first stage" if name == "dvc" else f"stage {name}", f"{seconds:.1f}")
+    table.add_section()
+    table.add_row("in all", f"{found['loop/seconds']:.1f}")
+    table.add_row("of it training: epochs and validation", f"{parts['training']:.1f}")
+    table.add_row("beyond the training", f"{parts['beyond']:.1f}")
     Console().print(table)
 
 

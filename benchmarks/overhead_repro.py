@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,14 +74,14 @@ def expect_nothing(repository: Path) -> None:
         raise BenchmarkError(f"dvc repro in {repository}: expected nothing to do, found: {said.strip()[-200:]}")
 
 
-def pipeline_copy(folder: Path, source: Path) -> Path:
-    """Make a repository of this one's files with small parameters, run its pipeline, and commit."""
+def pipeline_copy(folder: Path, source: Path, changes: Mapping[str, Any] = SMALL) -> Path:
+    """Make a repository of this one's files with changed parameters, run its pipeline, and commit."""
     for name in filter(None, run(inputs.ROOT, "git", "ls-files", "-z").split("\0")):
         if (inputs.ROOT / name).is_file() and not name.startswith("tests/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(inputs.ROOT / name, folder / name)
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(inputs.read_tree(source, SMALL), file)
+        YAML(typ="safe").dump(inputs.read_tree(source, dict(changes)), file)
     run(folder, "git", "init", "-q")
     (folder / ".dvc/config.local").write_text(QUIET)
     dvc(folder, "repro")

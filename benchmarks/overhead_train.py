@@ -110,7 +110,7 @@ def stage(folder: Path, params: Path, data: Path) -> Seconds:
         [sys.executable, "-m", "stages.train", *options], kept | {"DVC_ROOT": str(folder), "TERM": "xterm-256color"}
     )
     wall = time.perf_counter() - started
-    measured = files.read_json(runtime) | files.read_json(paths["time"])
+    measured = files.read_row(runtime) | files.read_json(paths["time"])
     loop = sum(measured[f"train/{part}seconds"] for part in ("", "val_", "preparation_"))
     work = measured["train/stage_seconds"]
     return {"work": work, "loop": loop, "startup": wall - work}

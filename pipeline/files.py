@@ -66,6 +66,17 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
     write_text(path, text.getvalue())
 
 
+def write_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Write a table of one row as JSON: `[{"name": value, ...}]`, which DVC does not take for metrics to show."""
+    write_json(path, [row])
+
+
+def read_row(path: Path) -> dict[str, Any]:
+    """Read a table of one row written by `write_row`."""
+    (row,) = read_json(path)
+    return dict(row)
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read the rows of a CSV table written by `write_csv`; all values are text."""
     with path.open(encoding="utf-8", newline="") as file:

@@ -46,8 +46,14 @@ SMALLER_IS_BETTER = (
 
 def split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the metrics that DVC's tables show, and all others."""
-    shown = {key: value for key, value in values.items() if key in SHOWN}
+    shown = {key: values[key] for key in SHOWN if key in values}
     return shown, {key: value for key, value in values.items() if key not in SHOWN}
+
+
+def signed(metric: str, difference: float) -> str:
+    """Return the difference of two values of a headline metric with its sign, in the metric's format."""
+    _, form = HEADLINE[metric]
+    return form.replace("{:", "{:+").format(difference)
 
 
 def smaller_is_better(metric: str) -> bool:

@@ -89,7 +89,7 @@ def clock(name: str, path: Path) -> Iterator[dict[str, Any]]:
     started = time.perf_counter()
     yield measured
     measured[f"{name}/ended"] = _now()
-    files.write_json(path, {f"{name}/stage_seconds": round(time.perf_counter() - started, 3), **measured})
+    files.write_row(path, {f"{name}/stage_seconds": round(time.perf_counter() - started, 3), **measured})
 
 
 def _now() -> str:

@@ -2,11 +2,12 @@
 
 Importing this package ensures that the interpreter is the project's, also if DVC was started as `.venv/bin/dvc`
 without activating the environment, and that the code is that of the workspace in which DVC started the stage. It
-needs only the standard library of any Python 3.
+reports files that are missing there because git does not know them. It needs only the standard library.
 """
 
 import importlib.util
 import os
+import subprocess
 import sys
 
 _NEEDED = ("pydantic", "torch", "typer")
@@ -37,6 +38,29 @@ def _check_workspace() -> None:
         )
 
 
+def _report_unknown_files() -> None:
+    """Warn once in a workspace that DVC made for --temp or the queue: it has copied only what git knows."""
+    root = os.environ.get("DVC_ROOT", os.getcwd())
+    reported = os.path.join(".dvc", "tmp", "reported")
+    if os.path.realpath(root) == os.path.realpath(os.getcwd()) or os.path.exists(reported):
+        return
+    command = ["git", "-C", root, "ls-files", "--others", "--exclude-standard", "--", "pipeline", "stages"]
+    try:
+        listed = subprocess.check_output(command, stderr=subprocess.DEVNULL).decode().splitlines()  # noqa: S603
+        with open(reported, "w"):
+            pass
+    except (OSError, subprocess.CalledProcessError):
+        return
+    missing = [name for name in listed if not os.path.exists(name)]
+    if missing:
+        print(
+            "warning: git does not know %s; this run does not have them: git add and commit them" % ", ".join(missing),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 if sys.argv[0] == "-m":  # started by `python3 -m stages.VERB`, not imported by a test
     _use_project_environment()
     _check_workspace()
+    _report_unknown_files()

@@ -2,7 +2,7 @@
 
 from pipeline import files, stage
 from pipeline.archives import cifar10, shapes10
-from pipeline.config.loading import load
+from pipeline.experiments.baseline import load
 
 
 def main(params: stage.PathOption, out: stage.PathOption, runtime: stage.PathOption) -> None:

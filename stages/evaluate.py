@@ -1,8 +1,8 @@
 """Evaluate the trained network on the test set: accuracy, calibration, robustness, figures and a model card."""
 
 from pipeline import files, headline, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
+from pipeline.experiments.baseline import load
 
 
 def main(
@@ -43,7 +43,7 @@ def main(
         result |= robust.measure(saved, test, probs, options, place, robustness, figures_dir)
         shown, others = headline.split(result)
         files.write_json(metrics, shown)
-        files.write_json(details, {"test/data": saved.metadata.name, **others})
+        files.write_row(details, {"test/data": saved.metadata.name, **others})
         files.write_csv(classes, by_class)
         files.write_csv(predictions, evaluation.table(probs, test.labels, saved.metadata.classes))
         figures.draw(figures_dir, files.read_csv(history), layers, test, probs, saved.metadata.classes)

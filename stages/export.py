@@ -1,8 +1,8 @@
 """Export the network to ONNX with preprocessing included, after checking it against PyTorch."""
 
 from pipeline import files, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
+from pipeline.experiments.baseline import load
 
 PARITY_IMAGES = 250
 
@@ -31,7 +31,7 @@ def main(
         )
         parity = exporting.check_parity(saved.model, graph, images[:PARITY_IMAGES], tolerance=options.tolerance)
         files.write_bytes(out, graph)
-        files.write_json(details, {**parity, "export/onnx_bytes": len(graph)})
+        files.write_row(details, {**parity, "export/onnx_bytes": len(graph)})
         batch = images[: options.batch_size]
         measured["export/latency_ms"] = round(exporting.latency(graph, images[:1]), 4)
         measured["export/batch_size"] = len(batch)

@@ -1,8 +1,8 @@
 """Measure layer activity and draw learned features of the trained network, if `inspect.enabled`."""
 
 from pipeline import files, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
+from pipeline.experiments.baseline import load
 
 
 def main(
@@ -18,8 +18,8 @@ def main(
     (out / "figures").mkdir(parents=True, exist_ok=True)  # DVC expects it in any case
     if not options.enabled:
         with stage.clock("inspect", runtime):
-            files.write_json(details, {})
-        print("inspect.enabled is false; to add learned features: dvc exp run -S inspect.enabled=true")
+            files.write_row(details, {})
+        print("inspect.enabled is false; to add learned features: dvc exp run --temp -n NAME -S inspect.enabled=true")
         return
     # slow imports after load, so that mistakes in params.yaml are reported immediately
     from pipeline.evaluation import inference
@@ -35,7 +35,7 @@ def main(
         print(f"inspecting {saved.arch} on {len(test):,} test images of {saved.metadata.name} ({place})", flush=True)
         probs = inference.predict(saved.model, test, batch_size=batch_size, place=place)
         network = Network(saved.model, saved.metadata.classes, test, probs, batch_size, place, options.seed)
-        files.write_json(details, parts.measure(network, out))
+        files.write_row(details, parts.measure(network, out))
         measured["inspect/device"] = place.type
         measured["inspect/peak_memory_mib"] = round(device.peak_memory_mib(place), 1)
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from pipeline import files, stage
 from pipeline.archives import cifar10
-from pipeline.config.loading import load
 from pipeline.data import dataset
 from pipeline.errors import DatasetError
+from pipeline.experiments.baseline import load
 
 PREVIEW_SEED, PREVIEW_EPOCHS = 0, 8
 
@@ -48,7 +48,7 @@ def main(
         name = cifar10.display_name(settings.data.dataset, sha256)
         metadata = dataset.Metadata(name, sha256, raw.classes, mean, std, len(train))
         dataset.save(out, dataset.Dataset(metadata, splits))
-        files.write_json(details, dataset.describe(metadata, splits))
+        files.write_row(details, dataset.describe(metadata, splits))
 
         first = [int(np.argmax(splits["train"].labels == label)) for label in range(len(raw.classes))]
         train_loader = loader.TrainLoader(

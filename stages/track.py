@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from pipeline import stage
-from pipeline.config.loading import load
 from pipeline.errors import TrackingError
 from pipeline.experiments import results
-from pipeline.tracking import runs, store
+from pipeline.experiments.baseline import load
+from pipeline.tracking import publication, store
 from pipeline.tracking.owner import Owner
 
 
@@ -23,7 +23,7 @@ def main(params: stage.PathOption) -> None:
     record = results.read(results.reader(Path.cwd()))  # DVC has written dvc.lock for the previous stages
     owner = Owner.of_this_process()
     try:
-        run = runs.publish(stage.root(), settings.model_dump(), record, owner, Path.cwd())
+        run = publication.publish(stage.root(), settings.model_dump(), record, owner, Path.cwd())
     except TrackingError as error:
         # The results are in git and DVC; if this stage failed, DVC would discard the experiment.
         print(f"warning: {error}", file=sys.stderr)

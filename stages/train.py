@@ -5,9 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline import files, headline, stage
-from pipeline.config.loading import load
 from pipeline.data import dataset
 from pipeline.experiments import dependencies, epoch_reports
+from pipeline.experiments.baseline import load
 from pipeline.tracking import live
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -28,7 +28,9 @@ def main(
     settings = load(params)
     tracking = settings.tracking
     # started here, so that its process imports MLflow while this one imports torch
-    run = live.LiveRun(stage.root(), tracking.experiment) if tracking.enabled else None
+    run = None
+    if tracking.enabled:
+        run = live.LiveRun(stage.root(), tracking.experiment, system_metrics=tracking.system_metrics)
     # slow imports after load, so that mistakes in params.yaml are reported immediately
     from pipeline.hardware import device, gpu_lock
     from pipeline.models.common import numerics
@@ -60,7 +62,7 @@ def main(
         files.write_csv(layers, result.progress.layers, probe.COLUMNS)
         shown, others = headline.split(loop.summary(result))
         files.write_json(metrics, shown)
-        files.write_json(details, others)
+        files.write_row(details, others)
         measured |= {f"train/{key}": value for key, value in machine.items()}
         measured |= {f"train/{package}": version(package) for package in ("dvc", "mlflow")}
         measured["train/fingerprint"] = identity

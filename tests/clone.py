@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import files
+from pipeline.experiments import results
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
@@ -108,7 +108,7 @@ class Clone:
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
 
     def metrics(self, name: str) -> dict:
-        return files.read_json(self.folder / f"metrics/{name}.json")
+        return results.row((self.folder / f"metrics/{name}.json").read_bytes())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from pipeline import headline
 from pipeline.experiments import dependencies
-from pipeline.tracking.runs import MACHINE
+from pipeline.tracking.publication import MACHINE
 from tests.paths import ROOT
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -62,12 +62,12 @@ class Forge:
         return sha
 
     @staticmethod
-    def _measured(path: str, recorded: dict, runtime: dict, timed: dict) -> dict:
+    def _measured(path: str, recorded: dict, runtime: dict, timed: dict) -> dict | list:
         """Return what a metrics file of a stage holds, by its path."""
         if "runtime" in path:
-            return runtime
+            return [runtime]
         shown, others = headline.split(recorded)
-        return timed if path.endswith("time.json") else others if "details" in path else shown
+        return timed if path.endswith("time.json") else [others] if "details" in path else shown
 
     def right(self, wrong: range = range(0)) -> np.ndarray:
         """Return predictions that are right but for the images given."""

@@ -8,9 +8,9 @@ from pipeline.config.loading import load
 from pipeline.experiments.results import Results
 from pipeline.export import graph
 from pipeline.models.common.build import build
-from pipeline.tracking import runs, store
+from pipeline.tracking import groups, publication, runs, store
 from pipeline.tracking.owner import Owner
-from pipeline.tracking.runs import Published
+from pipeline.tracking.publication import Published
 from tests.conftest import SMALL, write_params
 
 TRAINING = "a" * 64
@@ -33,7 +33,7 @@ def write_results(folder: Path) -> Results:
     (folder / "classes.csv").write_text("class,images\n")
     (folder / "robustness").mkdir()
     (folder / "robustness/corruptions.csv").write_text("corruption,severity\n")
-    machine = dict.fromkeys((*runs.MACHINE, *runs.VERSIONS), "x")
+    machine = dict.fromkeys(publication.MACHINE, "x")
     return Results(
         params=params.effective("data", "augment", "model", "optimizer", "train", "evaluate", "export"),
         metrics={
@@ -48,16 +48,16 @@ def write_results(folder: Path) -> Results:
             "evaluate/ended": "2026-01-02T03:05:05.678+00:00",
             **{f"train/{key}": value for key, value in machine.items()},
         },
-        outputs={"processed": "0123456789abcdef0123456789abcdef.dir"},
+        outputs={"model": "1" * 32, "predictions.csv": "2" * 32, "processed": "0123456789abcdef0123456789abcdef.dir"},
         paths={
             "preprocess": {"out": "processed", "preview": "preview.png"},
-            "train": {"params": "params.yaml", "history": "history.csv", "layers": "layers.csv"},
+            "train": {"params": "params.yaml", "out": "model", "history": "history.csv", "layers": "layers.csv"},
             "evaluate": {
                 "predictions": "predictions.csv",
-                "classes": "classes.csv",
-                "robustness": "robustness",
                 "figures-dir": "figures",
                 "card": "card.md",
+                "classes": "classes.csv",
+                "robustness": "robustness",
             },
             "export": {"out": "model.onnx"},
         },
@@ -68,12 +68,12 @@ def write_results(folder: Path) -> Results:
 
 def publish(folder: Path, results: Results, owner: Owner) -> Published:
     """Publish results whose files are in a folder to the store that is there, too."""
-    return runs.publish(folder, SETTINGS, results, owner, folder)
+    return publication.publish(folder, SETTINGS, results, owner, folder)
 
 
 def all_runs(root: Path) -> list:
     client, experiment = store.experiment(root, "cifar10")
-    return runs.search(client, experiment)
+    return [run for run in runs.search(client, experiment) if not groups.is_parent(run)]
 
 
 def curve(root: Path, run_id: str, key: str) -> list[tuple[int, float]]:

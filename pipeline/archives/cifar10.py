@@ -43,9 +43,8 @@ CACHE = "cifar10-pipeline"
 """Folder in the user's cache for downloaded archives, so that another clone needs no download."""
 
 ALTERNATIVES = (
-    "Alternatives: a local copy (dvc exp run -S data.archive=FILE -S data.sha256=HASH), "
-    "another URL (the same with -S data.archive=URL), "
-    "or the built-in dataset (-S data.dataset=shapes10)."
+    "Alternatives, in params.yaml: a local copy (data.archive: FILE, data.sha256: HASH), "
+    "another URL (data.archive: URL), or the built-in dataset (data.dataset: shapes10)."
 )
 
 

@@ -6,7 +6,7 @@ from pipeline import stage
 from pipeline.cli import models, results, search, setup
 
 GROUPS = {
-    "Results": (results.show, results.compare, results.verify, results.sync, results.promote),
+    "Results": (results.show, results.compare, results.verify, results.sync, results.promote, results.ui),
     "Models": (models.predict, models.explain),
     "Searches and studies": (search.tune, search.study),
     "Setup": (setup.preset, setup.doctor),

@@ -1,5 +1,6 @@
 """Commands about finished experiments: print, compare, reproduce and publish their results."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,16 @@ def sync(
     from pipeline.tracking import command
 
     command.sync(Path.cwd(), rev or (), dry_run=dry_run)
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    browse: Annotated[bool, typer.Option(help="Open the page in a browser.")] = sys.stdout.isatty(),
+) -> None:
+    """Serve MLflow's UI at the table of configurations, best first, until Ctrl-C."""
+    from pipeline.tracking import command
+
+    command.ui(Path.cwd(), port, browse=browse)
 
 
 def promote(

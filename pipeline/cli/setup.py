@@ -9,7 +9,7 @@ import typer
 def preset(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A preset; default: list them.")] = None,
 ) -> None:
-    """Print a preset as arguments for `dvc exp run $(python -m pipeline preset NAME)`."""
+    """Print a preset as arguments for `dvc exp run --temp -n NAME $(python -m pipeline preset NAME)`."""
     from pipeline.config import presets
 
     if name is None:

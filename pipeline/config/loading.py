@@ -14,7 +14,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.config import architectures, conflicts
 from pipeline.config.schema import Params
-from pipeline.config.section import Section, nested
+from pipeline.config.section import Section, flatten, nested
 from pipeline.errors import ParamsError
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -101,6 +101,12 @@ def changed(tree: Any, values: Mapping[str, Any]) -> Any:
             section = section[name]
         section[last] = value
     return result
+
+
+def differing(values: Mapping[str, Any], tree: Any) -> dict[str, Any]:
+    """Return the flat values that differ from those in the content of a params.yaml, or are not in it."""
+    known = dict(flatten(tree)) if isinstance(tree, Mapping) else {}
+    return {key: value for key, value in values.items() if key not in known or known[key] != value}
 
 
 def unknown(key: str, known: Collection[str]) -> str | None:

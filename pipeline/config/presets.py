@@ -1,6 +1,5 @@
 """Presets: named sets of parameters for speed or accuracy, one file each."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,29 @@ from rich.table import Table
 
 from pipeline.config.loading import changed, read, validate
 from pipeline.config.schema import Params
-from pipeline.config.section import flatten
+from pipeline.config.section import assignments, flatten
 from pipeline.errors import PresetError
 
 FOLDER = Path(__file__).parents[2] / "presets"
 
+DEFAULT = FOLDER / "0-default.yaml"
+"""Names every parameter that a preset changes, with the value that it has in presets that do not name it."""
+
 
 @dataclass(frozen=True)
 class Preset:
-    """Values for some parameters of params.yaml; the others keep the values they have there.
+    """Values for some parameters of params.yaml, the same ones in every preset; the others keep the values they have.
 
     Attributes:
         name: the file's name without its number.
         purpose: the first line of the file.
-        values: nested as in params.yaml.
+        values: flat: those of the file, and the defaults of all others that any preset changes, so that a preset does
+            not inherit from the one that ran before.
     """
 
     name: str
     purpose: str
     values: dict[str, Any]
-
-    @property
-    def assignments(self) -> list[str]:
-        """The values as arguments of `dvc exp run -S`: "train.epochs=4"."""
-        return [f"{key}={_text(value)}" for key, value in flatten(self.values)]
 
     def applied(self, path: Path) -> Params:
         """Return the parameters of a params.yaml with the values of this preset.
@@ -41,12 +39,12 @@ class Preset:
         Raises:
             ParamsError: the result has mistakes.
         """
-        return validate(changed(read(path), dict(flatten(self.values))), f"{path} with preset {self.name}")
+        return validate(changed(read(path), self.values), f"{path} with preset {self.name}")
 
     @property
     def arguments(self) -> str:
         """The values as words of a `dvc exp run` command line: "-S train.epochs=4"."""
-        return " ".join(f"-S {assignment}" for assignment in self.assignments)
+        return " ".join(f"-S {assignment}" for assignment in assignments(self.values))
 
 
 def every() -> list[Preset]:
@@ -74,13 +72,14 @@ def listing() -> None:
     for preset in every():
         table.add_row(preset.name, preset.purpose)
     Console().print(table)
-    print("\ndvc exp run $(python -m pipeline preset NAME)    runs one without changing params.yaml")
+    print("\ndvc exp run --temp -n NAME $(python -m pipeline preset NAME)    runs one without changing params.yaml")
 
 
 def _load(path: Path) -> Preset:
     first = path.read_text().splitlines()[0]
-    return Preset(path.stem.split("-", 1)[1], first.removeprefix("#").strip(), read(path))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    values = dict(flatten(read(DEFAULT)))
+    own = dict(flatten(read(path)))
+    missing = [key for key in own if key not in values]
+    if missing:
+        raise PresetError(f"{path}: {missing[0]}: expected in {DEFAULT.name}, too, which gives its default")
+    return Preset(path.stem.split("-", 1)[1], first.removeprefix("#").strip(), values | own)

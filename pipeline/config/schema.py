@@ -186,6 +186,8 @@ class TrackingParams(Section):
     enabled: bool
     experiment: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(pattern="^[^/:]+$")]
+    system_metrics: bool
+    """Log the machine's CPU, GPU and memory use while a network trains."""
 
 
 class Params(Section):

@@ -1,5 +1,6 @@
 """Base model and shared field types of the sections of params.yaml."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -67,3 +68,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def assignments(values: Mapping[str, Any]) -> list[str]:
+    """Return flat values as arguments of `dvc exp run -S`: ["train.epochs=4", "model.cnn.widths=[32,64]"]."""
+    return [f"{key}={_text(value)}" for key, value in values.items()]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)

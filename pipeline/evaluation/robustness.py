@@ -53,6 +53,7 @@ def measure(
     result = {"test/robustness_images": len(part), "test/clean_accuracy": clean, **corruptions.summary(corrupted)}
     if options.shift:
         files.write_csv(tables / "shifts.csv", moved)
-        robustness_figures.shift_maps(figures / "shifts.png", moved, clean)
+        if options.shift > options.shift_step:  # a map of 3 x 3 shows no more than the means
+            robustness_figures.shift_maps(figures / "shifts.png", moved, clean)
         result |= shifts.summary(moved)
     return result

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import files
+from pipeline.config.section import assignments
+from pipeline.errors import ResultsError
 from pipeline.experiments import comparison, tables, verification
 from pipeline.experiments.repository import Repository, Revision
 from pipeline.headline import HEADLINE
@@ -16,18 +18,26 @@ FILE_WIDTH = 300
 
 
 def show(root: Path, rev: str) -> None:
-    """Print the headline metrics of a revision; stages and parts of them that are switched off have none.
+    """Print what the parameters of a revision differ in from its baseline's, and its headline metrics.
+
+    Stages and parts of them that are switched off have no metrics.
 
     Raises:
         PipelineError: there is no such revision.
         ResultsError: it has no results.
     """
     with Repository(root) as repository:
-        metrics = repository.results(repository.resolve(rev)).metrics
+        revision = repository.resolve(rev)
+        record = repository.results(revision)
+        changed = assignments(repository.differing(revision, record))
+    metrics = record.metrics
     title = f"{rev}: {metrics['data/name']}, trained on {metrics['train/device_name']}"
     table = Table(title=title, title_justify="left")
     table.add_column("result")
     table.add_column("value", justify="right")
+    if revision.baseline or not revision.sha:
+        against = revision.baseline[:7] if revision.baseline else "HEAD"
+        table.add_row(f"differs from {against}", "\n".join(changed) or "no parameter")
     for name, (label, form) in HEADLINE.items():
         if name in metrics:
             table.add_row(label, form.format(metrics[name]))
@@ -65,10 +75,14 @@ def compare(
     with Repository(root) as repository:
         against = repository.resolve(baseline)
         chosen = [repository.resolve(rev) for rev in revisions] or _default(repository, everything)
-        found = comparison.compare(repository, chosen, baseline=against, sort=sort)
+        elsewhere = [] if revisions or everything else _elsewhere(repository)
+        try:
+            found = comparison.compare(repository, chosen, baseline=against, sort=sort)
+        except ResultsError as error:
+            raise ResultsError("\n".join([str(error), *elsewhere])) from None
         for table in tables.tables(found):
-            console.print(tables.for_terminal(table, console.width))
-        for line in tables.explanation(found):
+            console.print(tables.for_terminal(table, console.width), crop=False)
+        for line in (*elsewhere, *tables.explanation(found)):
             console.print(f"- {line}", style="dim", highlight=False)
         if markdown:
             tables.write_markdown(markdown, found)
@@ -106,3 +120,12 @@ def _default(repository: Repository, everything: bool) -> list[Revision]:
     head = repository.resolve("HEAD")
     experiments = repository.experiments(None if everything else head.sha)
     return [*experiments, head] if repository.carries_results(head) else experiments
+
+
+def _elsewhere(repository: Repository) -> list[str]:
+    """Return a line if HEAD has no experiments, but other commits do, as after a commit."""
+    everywhere, head = repository.experiments(), repository.resolve("HEAD").sha
+    if not everywhere or any(found.baseline == head for found in everywhere):
+        return []
+    count = f"{len(everywhere)} experiment{'s' if len(everywhere) > 1 else ''}"
+    return [f"HEAD has no experiments; earlier commits have {count}, which --all shows"]

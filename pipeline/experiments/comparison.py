@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.errors import ResultsError
 from pipeline.experiments import statistics
-from pipeline.experiments.leaderboard import Member, Row, differing, group, rank
+from pipeline.experiments.leaderboard import Member, Row, differing, group, rank, split_names
 from pipeline.experiments.repository import Repository, Revision
 from pipeline.experiments.statistics import Difference
 
@@ -162,6 +162,7 @@ def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: 
         for member in row.members
         if member.aliases
     ]
+    notes += split_names(rows)
     if any(len(row.members) == 1 for row in rows):
         notes.append("n = 1: no estimate of the variation between seeds; add seeds with train.seed=0,1,2")
     return Comparison(

@@ -1,5 +1,6 @@
 """The leaderboard: one row for trainings that differ only in their seed, sorted by a metric."""
 
+import re
 import statistics as descriptive
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +10,11 @@ from typing import Any
 from pipeline import headline
 from pipeline.errors import PipelineError
 from pipeline.experiments import statistics
+from pipeline.experiments.configuration import SEED, configuration
 from pipeline.experiments.repository import Revision
-from pipeline.experiments.results import ORIGIN, Results
+from pipeline.experiments.results import Results
 
-SEED = "train.seed"
-UNCOMPARED = {SEED, "train.diagnostics", *ORIGIN}
-"""Parameters that do not separate rows: the seed, the source of the data, and diagnostics, which change no result."""
+NUMBER = re.compile(r"[-_.]?\d+$")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Member:
     @cached_property
     def params(self) -> dict[str, Any]:
         """The parameters that separate rows."""
-        return {key: value for key, value in self.record.params.items() if _separates_rows(key)}
+        return configuration(self.record)
 
     @property
     def identity(self) -> str:
@@ -50,7 +50,7 @@ class Row:
     Attributes:
         name: of the experiment, or the common prefix of several.
         members: in the order of their seeds, which are all different.
-        best, on_front: whether the row is best by the sort metric, and on the Pareto front of accuracy and MACs.
+        best, on_front: whether the row is best by the sort metric, and on the front of validation accuracy and MACs.
     """
 
     name: str
@@ -72,6 +72,15 @@ class Row:
         """Return a metric's mean over the members, None if none has it."""
         values = self.values(metric)
         return descriptive.fmean(values) if values else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the validation accuracy: Student's over seeds; of one training, Wilson's over images."""
+        values = self.values("val/accuracy")
+        if len(values) > 1:
+            return statistics.mean_interval(values)
+        images = self.params.get("data.val_images")
+        return statistics.share_interval(values[0], images) if values and images else None
 
     def spread(self, metric: str) -> float | None:
         """Return a metric's standard deviation over the members (n - 1), None for fewer than two."""
@@ -108,6 +117,29 @@ def differing(rows: Iterable[Row]) -> tuple[str, ...]:
     return tuple(key for key, values in found.items() if len(values) > 1)
 
 
+def split_names(rows: Iterable[Row]) -> list[str]:
+    """Return one line for each set of experiments that look like seeds of one configuration but are several rows.
+
+    These are experiments whose names differ only in the number at the end ("relu-0", "relu-1") and whose rows have
+    different seeds. In a grid, which has such names, too, all rows have the same seeds.
+    """
+    found: dict[str, dict[int, tuple[Row, list[Member]]]] = {}
+    for row in rows:
+        for member in row.members:
+            name = member.revision.experiment or ""
+            stem = NUMBER.sub("", name)
+            if stem not in ("", name):
+                found.setdefault(stem, {}).setdefault(id(row), (row, []))[1].append(member)
+    lines = []
+    for parts in found.values():
+        seeds = {frozenset(member.seed for member in members) for _, members in parts.values()}
+        keys = differing([row for row, _ in parts.values()])
+        if len(seeds) > 1 and keys:
+            names = sorted(member.revision.name for _, members in parts.values() for member in members)
+            lines.append(f"{', '.join(names)} differ in more than the seed: {', '.join(keys)}")
+    return lines
+
+
 def rank(rows: Sequence[Row], sort: str) -> list[Row]:
     """Return rows sorted by a metric, best first, with the best row and the Pareto front marked.
 
@@ -121,14 +153,9 @@ def rank(rows: Sequence[Row], sort: str) -> list[Row]:
     sign = 1 if headline.smaller_is_better(sort) else -1
     worst = float("inf")
     rows = sorted(rows, key=lambda row: worst if (value := row.mean(sort)) is None else sign * value)
-    cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "test/accuracy"))
+    cost, gain = ([row.mean(metric) or 0.0 for row in rows] for metric in ("model/macs", "val/accuracy"))
     front = statistics.pareto(cost, gain)
     return [replace(row, best=number == 0, on_front=front[number]) for number, row in enumerate(rows)]
-
-
-def _separates_rows(key: str) -> bool:
-    """Return whether a parameter separates rows; those of inspect and export affect no result that rows compare."""
-    return key not in UNCOMPARED and not key.startswith(("inspect.", "export."))
 
 
 def _common_name(names: Sequence[str]) -> str:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from pipeline import pages
 from pipeline.errors import ResultsError
-from pipeline.experiments import report_figures, statistics, tables
+from pipeline.experiments import parallel_coordinates, report_figures, statistics, tables
 from pipeline.experiments.comparison import Comparison, Contest
+from pipeline.experiments.configuration import short_names
 from pipeline.experiments.leaderboard import Row
 from pipeline.experiments.repository import Repository
 from pipeline.experiments.results import text_of
@@ -19,6 +20,9 @@ from pipeline.experiments.tables import Table
 
 MOST_DETAILS = 6
 """Number of contests with figures, best rows first: each adds about 100 kB to the page."""
+
+LEAST_PARALLEL = 3
+"""Number of rows from which the page shows which parameters go with accuracy."""
 
 SHOWN_IMAGES = 12
 STYLES = {"better": "better", "worse": "worse", "no difference shown": "none"}
@@ -42,6 +46,7 @@ def render(repository: Repository, comparison: Comparison) -> str:
         explanation=tables.explanation(comparison),
         baseline=reference.name if reference else "",
         costs=_costs(rows),
+        parallel=_parallel(comparison),
         curves=_curves(repository, rows),
         contests_table=tables.contests(comparison) if contests else None,
         contests=[_details(reference, contest, images) for contest in shown if reference],
@@ -67,10 +72,19 @@ def _costs(rows: tuple[Row, ...]) -> list[str]:
     ):
         known = [row for row in rows if row.mean(metric) is not None]
         if known:
-            cost, accuracy = ([row.mean(name) or 0.0 for row in known] for name in (metric, "test/accuracy"))
-            spread = [row.spread("test/accuracy") or 0.0 for row in known]
-            figures.append(report_figures.accuracy_against([row.name for row in known], cost, accuracy, spread, label))
+            cost, accuracy = ([row.mean(name) or 0.0 for row in known] for name in (metric, "val/accuracy"))
+            names, intervals = [row.name for row in known], [row.interval for row in known]
+            figures.append(report_figures.accuracy_against(names, cost, accuracy, intervals, label))
     return figures
+
+
+def _parallel(comparison: Comparison) -> list[str]:
+    """Return the figure of which parameters go with accuracy; none for fewer than three rows."""
+    keys, rows = comparison.differing, comparison.rows
+    if len(rows) < LEAST_PARALLEL or not keys:
+        return []
+    values = {name: [row.params.get(key) for row in rows] for name, key in zip(short_names(keys), keys, strict=True)}
+    return [parallel_coordinates.draw(values, [row.mean("val/accuracy") or 0.0 for row in rows])]
 
 
 def _curves(repository: Repository, rows: tuple[Row, ...]) -> list[str]:

@@ -21,9 +21,13 @@ SIZE = (4.6, 3.4)
 
 
 def accuracy_against(
-    names: Sequence[str], cost: Sequence[float], accuracy: Sequence[float], spread: Sequence[float], label: str
+    names: Sequence[str],
+    cost: Sequence[float],
+    accuracy: Sequence[float],
+    intervals: Sequence[tuple[float, float] | None],
+    label: str,
 ) -> str:
-    """Draw accuracy (fractions, with standard deviations) against a cost, and the Pareto front; return SVG."""
+    """Draw validation accuracy (fractions, with 95 % intervals) against a cost, and the Pareto front; return SVG."""
     gain = np.asarray(accuracy) * 100
     front = sorted(
         point
@@ -35,16 +39,22 @@ def accuracy_against(
         axes.step(*zip(*front, strict=True), where="post", color=GREY, lw=1, label="Pareto front", zorder=1)
         for number, (x, y) in enumerate(zip(cost, gain, strict=True)):
             colour = COLOURS[number % len(COLOURS)]
-            axes.errorbar(x, y, yerr=spread[number] * 100 or None, fmt="o", color=colour, ms=6, capsize=3)
+            axes.plot(x, y, "o", color=colour, ms=6)
+            if interval := intervals[number]:
+                axes.vlines(x, 100 * interval[0], 100 * interval[1], color=colour, lw=1.2)
         if max(cost) > 30 * min(cost) > 0:
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.margins(x=0.18, y=0.12)
-        axes.set(xlabel=label, ylabel="test accuracy, %", title=f"Accuracy against {label.split(',')[0]}")
+        axes.set(
+            xlabel=label,
+            ylabel="validation accuracy, % (95 % interval)",
+            title=f"Accuracy against {label.split(',')[0]}",
+        )
         axes.legend(loc="best", fontsize=8)
         figure.draw_without_rendering()  # fixes the positions of the points
         _name_points(axes, names[:MOST_LINES], cost, gain, figure.dpi)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _name_points(axes: Axes, names: Sequence[str], x: Sequence[float], y: npt.NDArray[np.float64], dpi: float) -> None:
@@ -83,7 +93,7 @@ def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metr
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(xlabel="epoch", ylabel=f"{metric}, {unit}", title=title)
         axes.legend(fontsize=8, ncols=2 if len(histories) > 6 else 1)
-        return _svg(figure)
+        return svg(figure)
 
 
 def confusion_difference(
@@ -109,7 +119,7 @@ def confusion_difference(
         axes.set(xlabel="predicted class", ylabel="true class", title="Difference in images to the baseline")
         axes.grid(visible=False)
         figure.colorbar(image, label="worse  ←  images  →  better", shrink=0.8)
-        return _svg(figure)
+        return svg(figure)
 
 
 def disagreements(images: npt.NDArray[np.uint8], captions: Sequence[str], columns: int = 6) -> str:
@@ -128,7 +138,7 @@ def disagreements(images: npt.NDArray[np.uint8], captions: Sequence[str], column
     return pages.data_uri(buffer.getvalue())
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """Return a figure as an SVG element with text kept as text, byte-identical for the same content."""
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "comparison"}):

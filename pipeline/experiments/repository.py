@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dvc.api
 import dvc.scm
@@ -20,6 +21,7 @@ from scmrepo.exceptions import SCMError
 
 from pipeline.errors import PipelineError, ResultsError
 from pipeline.experiments import results
+from pipeline.experiments.baseline import differing
 from pipeline.experiments.results import Results
 
 WORKSPACE = "workspace"
@@ -120,6 +122,18 @@ class Repository:
             raise ResultsError(
                 f"{revision.name}: no results: {error}; dvc exp list -A lists the experiments"
             ) from None
+
+    def differing(self, revision: Revision, record: Results) -> dict[str, Any]:
+        """Return the recorded parameters of an experiment that differ from its baseline's params.yaml.
+
+        Those of the workspace are compared with HEAD's. Commits, and baselines that git no longer has, give none.
+        """
+        baseline = revision.baseline if revision.sha else self.scm.get_rev()
+        try:
+            text = self.read(Revision(baseline, baseline), "params.yaml") if baseline else None
+        except (FileNotFoundError, KeyError):
+            return {}
+        return differing(record.params, text) if text is not None else {}
 
     def carries_results(self, revision: Revision) -> bool:
         """Return whether a revision has results."""

@@ -152,6 +152,12 @@ def parse_history(content: bytes) -> list[dict[str, float]]:
     return [{key: float(value) for key, value in line.items()} for line in lines]
 
 
+def row(content: bytes) -> dict[str, Any]:
+    """Read a metrics file: a mapping, or a table of one row as `files.write_row` writes it."""
+    loaded = json.loads(content)
+    return dict(loaded[0] if isinstance(loaded, list) else loaded)
+
+
 def text_of(value: Any) -> str:
     """Return a parameter's value as text: strings unchanged, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, default=str)  # YAML has dates, which JSON lacks
@@ -205,7 +211,7 @@ def _metrics(content_of: Reader, paths: Mapping[str, Mapping[str, str]], outputs
                 raise ResultsError(f"expected {path}, found none") from None
             if hashlib.md5(content, usedforsecurity=False).hexdigest() != outputs[path]:
                 raise ResultsError(f"{path} is not the file that {LOCK} recorded")
-            found |= json.loads(content)
+            found |= row(content)
     return found
 
 

@@ -69,6 +69,20 @@ def welch(baseline: Sequence[float], candidate: Sequence[float]) -> Difference:
     return Difference(value, float(interval.low), float(interval.high), float(result.pvalue), "Welch")
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of at least two values by Student's t."""
+    deviation = float(np.std(values, ddof=1))
+    half = float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * deviation / len(values) ** 0.5
+    mean = float(np.mean(values))
+    return mean - half, mean + half
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of `count` images."""
+    found = scipy.stats.binomtest(round(share * count), count).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for multiple comparisons (Holm 1979, Scandinavian Journal of Statistics 6)."""
     order = np.argsort(p_values, kind="stable")

@@ -1,6 +1,6 @@
 """Tables of a comparison for the terminal, Markdown and the HTML report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pipeline import files
 from pipeline.errors import PipelineError
 from pipeline.experiments import statistics
 from pipeline.experiments.comparison import Comparison, Contest
+from pipeline.experiments.configuration import short_names
 from pipeline.experiments.leaderboard import Row
 from pipeline.experiments.results import text_of
 
@@ -25,12 +26,24 @@ MARKDOWN_LIMIT = 60_000
 
 @dataclass(frozen=True)
 class Table:
-    """A title, column heads and cells; the first `text` columns are text, the others numbers."""
+    """A title, column heads and cells.
+
+    Attributes:
+        text: the number of columns at the beginning that are text; the others are numbers.
+        words: other columns of text, by number.
+        kept: the number of columns that are shown however narrow the terminal is.
+    """
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     text: int = 1
+    words: frozenset[int] = frozenset()
+    kept: int = 2
+
+    def is_text(self, column: int) -> bool:
+        """Return whether a column is text."""
+        return column < self.text or column in self.words
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -42,30 +55,29 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def leaderboard(comparison: Comparison) -> Table:
-    """Return the leaderboard: for each row its parameters, size, accuracy and speed."""
+    """Return the leaderboard: for each row its accuracy, verdict, size, speed, and at the end its parameters."""
     names = short_names(comparison.differing)
     columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("experiment", _marked),
+        ("val, %", lambda row: _with_spread(row, "val/accuracy", 100, 2)),
+        ("test, %", lambda row: _with_spread(row, "test/accuracy", 100, 2)),
+        ("verdict", lambda row: _verdict(comparison, row)),
+        ("n", lambda row: str(len(row.members))),
+        ("95 % interval", _interval),
         ("params", lambda row: _count(row.mean("model/parameters"))),
         ("MACs", lambda row: _count(row.mean("model/macs"))),
-        ("n", lambda row: str(len(row.members))),
-        ("test, %", lambda row: _with_spread(row, "test/accuracy", 100, 2)),
-        ("95 % interval", _interval),
-        ("val, %", lambda row: _with_spread(row, "val/accuracy", 100, 2)),
         ("train, s", lambda row: _with_spread(row, "train/seconds", 1, 0)),
         ("images/s", lambda row: _number(row.mean("train/images_per_second"), 1, 0)),
         ("ONNX, kB", lambda row: _number(row.mean("export/onnx_bytes"), 1e-3, 0)),
         ("latency, ms", lambda row: _number(row.mean("export/latency_ms"), 1, 2)),
     ]
-    head = ("experiment", *names, *(name for name, _ in columns))
+    head = (*(name for name, _ in columns), *names)
     rows = tuple(
-        (
-            _marked(row),
-            *(text_of(row.params.get(key, ABSENT)) for key in comparison.differing),
-            *(f(row) for _, f in columns),
-        )
+        (*(f(row) for _, f in columns), *(text_of(row.params.get(key, ABSENT)) for key in comparison.differing))
         for row in comparison.rows
     )
-    return Table(f"Leaderboard, best {comparison.sort} first", head, rows, text=1 + len(names))
+    words = frozenset({3, *range(len(columns), len(head))})
+    return Table(f"Leaderboard, best {comparison.sort} first", head, rows, words=words, kept=4)
 
 
 def contests(comparison: Comparison) -> Table:
@@ -98,12 +110,6 @@ def contests(comparison: Comparison) -> Table:
     return Table(f"Test accuracy against {comparison.baseline.name}", head, tuple(rows), text=2)
 
 
-def short_names(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the last parts of parameters' names, or full names where these are not unique."""
-    short = [key.rsplit(".", 1)[-1] for key in keys]
-    return tuple(name if short.count(name) == 1 else key for key, name in zip(keys, short, strict=True))
-
-
 def explanation(comparison: Comparison) -> list[str]:
     """Return the notes below the tables."""
     lines = [LEGEND.format(sort=comparison.sort)]
@@ -119,11 +125,14 @@ def explanation(comparison: Comparison) -> list[str]:
 
 
 def for_terminal(table: Table, width: int) -> RichTable:
-    """Return a rich table; if the terminal is too narrow, the last columns are omitted and listed."""
+    """Return a rich table; if the terminal is too narrow, the last columns are omitted and listed.
+
+    Nothing is truncated: the columns that are always kept can be wider than the terminal, which then wraps lines.
+    """
     columns = list(zip(table.head, *table.rows, strict=True))
     widths = [max(map(cell_len, column)) + 2 for column in columns]
     shown = len(columns)
-    while sum(widths[:shown]) > width and shown > table.text + 1:
+    while 1 + sum(widths[:shown]) > width and shown > table.kept:
         shown -= 1
     hidden = ", ".join(table.head[shown:])
     caption = f"columns omitted: {hidden}; --md and --html have all" if hidden else None
@@ -134,9 +143,10 @@ def for_terminal(table: Table, width: int) -> RichTable:
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        width=1 + max(sum(widths[:shown]), cell_len(table.title)),
     )
     for number, name in enumerate(table.head[:shown]):
-        drawn.add_column(name, justify="left" if number < table.text else "right", no_wrap=True)
+        drawn.add_column(name, justify="left" if table.is_text(number) else "right", no_wrap=True)
     for row in table.rows:
         drawn.add_row(*map(Text, row[:shown]))  # Text is not parsed as markup
     return drawn
@@ -171,7 +181,7 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
 
 def markdown(table: Table) -> str:
     """Return a table as Markdown with a bold title."""
-    rule = ["---"] * table.text + ["---:"] * (len(table.head) - table.text)
+    rule = ["---" if table.is_text(number) else "---:" for number in range(len(table.head))]
     lines = [table.head, rule, *table.rows]
     return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
 
@@ -182,6 +192,13 @@ def _escaped(cell: str) -> str:
 
 def _marked(row: Row) -> str:
     return " ".join([row.name, *([BEST] if row.best else []), *([FRONT] if row.on_front else [])])
+
+
+def _verdict(comparison: Comparison, row: Row) -> str:
+    """Return the result of a row's test against the baseline."""
+    if row is comparison.baseline:
+        return "baseline"
+    return next((contest.verdict for contest in comparison.contests if contest.row is row), ABSENT)
 
 
 def _interval(row: Row) -> str:

@@ -1,6 +1,5 @@
 """Run a revision again from scratch and compare every output with the hash that DVC recorded."""
 
-import json
 import math
 import os
 import subprocess
@@ -110,7 +109,7 @@ def _explain(repository: Repository, revision: Revision, clone: Path, path: str,
     if old.is_dir():
         return _explain_folder(path, old, new)
     if path.endswith(".json"):
-        return _explain_json(path, json.loads(old.read_bytes()), json.loads(new.read_bytes()))
+        return _explain_json(path, results.row(old.read_bytes()), results.row(new.read_bytes()))
     return f"{path}: {old.stat().st_size:,} bytes then, {new.stat().st_size:,} now, contents differ"
 
 

@@ -12,8 +12,9 @@ from pipeline import files, pages, stage
 from pipeline.config.section import IMAGE_SIDE
 from pipeline.data import dataset
 from pipeline.data.dataset import Images, Split
-from pipeline.errors import ExplanationError, InspectionError
+from pipeline.errors import CheckpointError, DatasetError, ExplanationError, InspectionError
 from pipeline.evaluation import inference
+from pipeline.experiments import git
 from pipeline.explanation import layers
 from pipeline.explanation import sections as explain_sections
 from pipeline.explanation.explanation import BATCH_SIZE, Section, Subject
@@ -72,7 +73,11 @@ def run(model: Path, data: Path, out: Path, wanted: Path | int, *, seed: int) ->
 
 
 def _subject(model: Path, data: Path, wanted: Path | int, seed: int) -> Subject:
-    saved, splits = load_model(model), dataset.load(data, "train", "test")
+    try:
+        saved, splits = load_model(model), dataset.load(data, "train", "test")
+    except (CheckpointError, DatasetError) as error:
+        absent = not (model.exists() and data.exists())
+        raise type(error)(f"{error}{git.advice(stage.root()) if absent else ''}") from None
     if saved.metadata.classes != splits.metadata.classes:
         raise ExplanationError(
             f"{data}: expected images of the classes that {model} knows ({', '.join(saved.metadata.classes)}), found "

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PredictionError
+from pipeline.experiments import git
 from pipeline.serving import image_files
 from pipeline.serving.image_files import Filter, Picture, Pixels, Unreadable
 
@@ -101,7 +102,7 @@ def load(model: str, root: Path) -> Classifier:
     if not Path(model).is_file():
         raise PredictionError(
             f"{model}: no such file; dvc repro creates export/model.onnx, "
-            f"--model takes another ONNX file or {REGISTRY}NAME@ALIAS"
+            f"--model takes another ONNX file or {REGISTRY}NAME@ALIAS{git.advice(root)}"
         )
     return Classifier(Path(model), model)
 

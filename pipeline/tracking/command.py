@@ -37,6 +37,13 @@ def sync(root: Path, revisions: Sequence[str], *, dry_run: bool) -> None:
         print(f"nothing to do: {found.unchanged} results have their run in {where}")
 
 
+def ui(root: Path, port: int, *, browse: bool) -> None:
+    """Serve MLflow's UI, see `pipeline.tracking.ui.serve`."""
+    from pipeline.tracking import ui as interface
+
+    interface.serve(root, loading.load(root / "params.yaml").tracking.experiment, port, browse=browse)
+
+
 def promote(root: Path, rev: str | None, alias: str, *, force: bool) -> None:
     """Point an alias to the model of a revision and print its version; None: to the previous version.
 

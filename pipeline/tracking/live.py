@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ WAIT_SECONDS = 30
 class LiveRun:
     """Logs the metrics of each epoch; training neither waits for MLflow nor fails with it.
 
-    An MLflow error gives one warning, and `runs.publish` completes the run later. The run of a killed training, with
-    whatever signal, gets the status KILLED, as the process then reads the end of its input.
+    An MLflow error gives one warning, and `publication.publish` completes the run later. The run of a killed training,
+    with whatever signal, gets the status KILLED, as the process then reads the end of its input.
     """
 
-    def __init__(self, root: Path, experiment: str) -> None:
+    def __init__(self, root: Path, experiment: str, *, system_metrics: bool = False) -> None:
+        """Start the process; `system_metrics`: log the machine's CPU, GPU and memory use, too."""
+        self.system_metrics = system_metrics
         self.process = subprocess.Popen(  # noqa: S603  # our own command
             [sys.executable, "-m", "pipeline.tracking.live", str(root), experiment],
             cwd=REPOSITORY,
@@ -46,11 +48,11 @@ class LiveRun:
         """Open the run of a training; yield the function that logs an epoch: "epoch" (from 1) and its metrics."""
         relay = threading.Thread(target=self._relay, daemon=True)
         relay.start()
-        self._send_message({"training": training, "arch": arch})
+        self._send_message({"training": training, "arch": arch, "system_metrics": self.system_metrics})
         status = "FAILED"
         try:
             yield self._send_message
-            status = "RUNNING"  # `runs.publish` ends the run of a successful training
+            status = "RUNNING"  # `publication.publish` ends the run of a successful training
         finally:
             self._send_message({"status": status})
             self._end()
@@ -87,7 +89,7 @@ def main(root: Path, experiment: str) -> None:
         store.load()
         messages = _received()
         if (first := next(messages, None)) is not None:
-            _send(root, experiment, first["training"], first["arch"], messages)
+            _send(root, experiment, first, messages)
     except Exception as error:  # training must survive any error of a store
         print(
             f"warning: MLflow: {store.short(error)}; training continues, the track stage completes the run",
@@ -95,21 +97,36 @@ def main(root: Path, experiment: str) -> None:
         )
 
 
-def _send(root: Path, experiment: str, training: str, arch: str, messages: Iterator[Mapping[str, Any]]) -> None:
+def _send(root: Path, experiment: str, first: Mapping[str, Any], messages: Iterator[Mapping[str, Any]]) -> None:
+    training = first["training"]
     client, experiment_id = store.experiment(root, experiment)
     owner = Owner.of_this_process()
     known = runs.of_training(client, experiment_id, training, owner)
     if any(runs.is_complete(run) for run in known):
         return  # an identical training is complete: its run has these curves
-    run = known[0] if known else runs.create(client, experiment_id, training, arch, owner)
+    run = known[0] if known else runs.create(client, experiment_id, training, first["arch"], owner)
     client.update_run(run.info.run_id, status="RUNNING")
     status = "KILLED"  # unless the training reports how it ended
-    for message in messages:
-        if "status" in message:
-            status = message["status"]
-        else:
-            runs.log_history(client, run, [message])
+    with _system_metrics(run.info.run_id) if first["system_metrics"] else nullcontext():
+        for message in messages:
+            if "status" in message:
+                status = message["status"]
+            else:
+                runs.log_history(client, run, [message])
     client.update_run(run.info.run_id, status=status)
+
+
+@contextmanager
+def _system_metrics(run_id: str) -> Iterator[None]:
+    """Log the machine's CPU, GPU and memory use while the block runs."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id)  # type: ignore[no-untyped-call]
+    monitor.start()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        monitor.finish()  # type: ignore[no-untyped-call]
 
 
 def _received() -> Iterator[dict[str, Any]]:

@@ -4,14 +4,17 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline import files
 from pipeline.errors import TrackingError
 from pipeline.tracking import runs, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 REPLACED_TAG = "promoted_over"
@@ -22,6 +25,40 @@ REVISION_TAG = "promoted_revision"
 
 FORCED_TAG = "promotion_forced"
 """Tag of a version that was promoted with --force: the failed checks."""
+
+
+def register(client: "MlflowClient", run: "Run", name: str, content: str, graph_file: Path, card: str) -> None:
+    """Log the ONNX model to a run and register it as a new version."""
+    import mlflow.onnx
+    import numpy as np
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    graph = onnx.load(graph_file)
+    images, probabilities = graph.graph.input[0], graph.graph.output[0]
+    shape = [dimension.dim_value or -1 for dimension in images.type.tensor_type.shape.dim]
+    classes = probabilities.type.tensor_type.shape.dim[1].dim_value
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype("uint8"), shape, images.name)]),
+        Schema([TensorSpec(np.dtype("float32"), [-1, classes], probabilities.name)]),
+    )
+    example = {images.name: np.zeros((1, *shape[1:]), np.uint8)}
+    with mlflow.start_run(run_id=run.info.run_id):
+        info = mlflow.onnx.log_model(
+            graph,
+            name="model",
+            signature=signature,
+            input_example=example,
+            save_as_external_data=False,
+            pip_requirements=[f"{package}=={version(package)}" for package in ("mlflow", "onnx", "onnxruntime")],
+        )
+    if not any(model.name == name for model in client.search_registered_models(f"name = '{name}'")):
+        client.create_registered_model(name)
+    tags = {runs.CONTENT_TAG: content, "onnx_sha256": files.sha256(graph_file)}
+    client.create_model_version(
+        name, info.model_uri, run.info.run_id, tags=tags, description=card, model_id=info.model_id
+    )
 
 
 def versions(client: "MlflowClient", model: str) -> list["ModelVersion"]:

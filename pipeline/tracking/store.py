@@ -19,6 +19,13 @@ DATABASE, ARTIFACTS, LOCK = "mlflow.db", "mlartifacts", ".mlflow.lock"
 KIND = "custom_model_development"
 """Makes MLflow's UI show an experiment as model training, not as GenAI development."""
 
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's default, 7, can take minutes
+}
+"""MLflow's settings, unless the user has set them."""
+
 TIMEOUT_SECONDS = 10
 """Timeout of a request where MLflow must not block."""
 
@@ -30,9 +37,8 @@ def uri(root: Path) -> str:
 
 def load() -> None:
     """Import MLflow, which takes seconds, with the project's settings."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's default, 7, can take minutes
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     import mlflow  # noqa: F401
 
     for name in ("mlflow", "alembic"):

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.experiments.repository import Repository
 from pipeline.experiments.results import text_of
-from pipeline.tracking import runs, store, sync
+from pipeline.tracking import groups, runs, store, sync
 from pipeline.tracking.owner import EXPERIMENT_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-PARENT_TAG = "mlflow.parentRunId"
 STUDY_TAG = "study"
 PRUNED_TAG = "pruned"
 VERDICT_TAG = "verdict"
@@ -107,7 +106,7 @@ class StudyRun:
 
     def _adopt(self, experiment: str) -> None:
         for run in self._of(experiment):
-            self.client.set_tag(run.info.run_id, PARENT_TAG, self.run_id)
+            groups.adopt(self.client, run, self.run_id)
 
     def _prune(self, experiment: str, reason: str) -> None:
         self._adopt(experiment)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ResultsError
 from pipeline.experiments.repository import Repository, Revision
 from pipeline.experiments.results import Results
-from pipeline.tracking import registry, runs, store
+from pipeline.tracking import groups, publication, registry, runs, store
 from pipeline.tracking.owner import Owner
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 REVISIONS_TAG = "revisions"
 """Tag with the commits that contain a run's results: the experiment's, and those of branches and tags."""
-
-GONE_TAG = "dvc_experiment"
-"""Tag with the value "gone" of a run whose experiment has been removed or replaced; the run is kept."""
 
 MOST_REVISIONS = 100  # within the size limit of a tag
 
@@ -44,8 +41,8 @@ class Change:
     """One change to make in MLflow.
 
     Attributes:
-        verb: "create" or "complete" a run, "rename" it, "tag" it with its commits, tag it as "gone"; or "promote",
-            restore an alias that the model registry lacks.
+        verb: "create" or "complete" a run, "group" it with other seeds, "rename" it, "tag" it with its
+            commits, tag it as "gone"; or "promote", restore an alias that the model registry lacks.
         name: of the experiment or commit, or the alias.
         run: the existing run; None if it must be created.
         carried: the results of the run; None for "gone" and "promote".
@@ -93,11 +90,12 @@ def plan(repository: Repository, settings: Mapping[str, str], names: Iterable[st
         for experiment in dict.fromkeys(named):
             client, experiment_id = store.experiment(repository.root, experiment)
             known = runs.search(client, experiment_id)
+            parents = {run.info.run_id for run in known if groups.is_parent(run)}
             for item in carried:
                 if _settings(item, settings)["experiment"] == experiment:
                     run = _match(known, item, alive)
                     known = [other for other in known if run is None or other.info.run_id != run.info.run_id]
-                    changes += _changes(repository, item, run)
+                    changes += _changes(repository, item, run, parents)
             if everything:
                 changes += [Change("gone", run.info.run_name, run, None) for run in known if _is_gone(run, alive)]
         if everything:
@@ -119,13 +117,14 @@ def apply(repository: Repository, settings: Mapping[str, str], change: Change) -
             return
         if change.carried is None:
             assert change.run is not None
-            client.set_tag(change.run.info.run_id, GONE_TAG, "gone")
+            client.set_tag(change.run.info.run_id, groups.GONE_TAG, "gone")
+            groups.leave(repository.root, client, change.run)
             return
         carried, revision = change.carried, change.carried.revisions[0]
-        if change.verb in ("create", "complete"):
+        if change.verb in ("create", "complete", "group"):
             with tempfile.TemporaryDirectory() as folder:
-                repository.copy(revision, runs.needed(carried.record), Path(folder))
-                run_id = runs.publish(
+                repository.copy(revision, publication.needed(carried.record), Path(folder))
+                run_id = publication.publish(
                     repository.root, _settings(carried, settings), carried.record, carried.owner, Path(folder)
                 ).run_id
         else:
@@ -135,8 +134,8 @@ def apply(repository: Repository, settings: Mapping[str, str], change: Change) -
             client.set_tag(run_id, key, value)
         if carried.owner.experiment:
             client.set_tag(run_id, runs.NAME_TAG, carried.owner.experiment)
-        if change.run and GONE_TAG in change.run.data.tags:
-            client.delete_tag(run_id, GONE_TAG)
+        if change.run and groups.GONE_TAG in change.run.data.tags:
+            client.delete_tag(run_id, groups.GONE_TAG)
 
 
 def collect(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Carried], dict[str, str]]:
@@ -165,8 +164,8 @@ def collect(repository: Repository, revisions: Iterable[Revision]) -> tuple[list
     return by_time, skipped
 
 
-def _changes(repository: Repository, item: Carried, run: "Run | None") -> list[Change]:
-    """Return the change that updates a run to these results, if any."""
+def _changes(repository: Repository, item: Carried, run: "Run | None", parents: set[str]) -> list[Change]:
+    """Return the change that updates a run to these results, if any; `parents` are the runs of configurations."""
     name = item.revisions[0].name
     if run is None:
         return [Change("create", name, None, item)]
@@ -175,8 +174,10 @@ def _changes(repository: Repository, item: Carried, run: "Run | None") -> list[C
         return [Change("complete", name, run, item)]
     if item.owner.experiment and not item.owner.owns(run):
         return [Change("rename", f"{run.info.run_name} to {name}", run, item)]
-    if tags.get(REVISIONS_TAG) != item.revisions_tag or GONE_TAG in tags:
+    if tags.get(REVISIONS_TAG) != item.revisions_tag or groups.GONE_TAG in tags:
         return [Change("tag", name, run, item)]
+    if tags.get(runs.PARENT_TAG) not in parents:
+        return [Change("group", name, run, item)]
     return []
 
 
@@ -203,7 +204,8 @@ def _renamed(known: list["Run"], item: Carried, alive: set[Owner]) -> "Run | Non
 def _is_gone(run: "Run", alive: set[Owner]) -> bool:
     """Return whether to tag a run as "gone"; an incomplete run may still be running."""
     owner = Owner.of(run)
-    return bool(owner.experiment) and owner not in alive and runs.is_complete(run) and GONE_TAG not in run.data.tags
+    lost = bool(owner.experiment) and owner not in alive
+    return lost and runs.is_complete(run) and groups.GONE_TAG not in run.data.tags
 
 
 def _lost_aliases(repository: Repository, client: "MlflowClient", model: str) -> list[Change]:

@@ -126,7 +126,7 @@ def test_images_of_an_archive_are_its_first(archive):
         (throughput.main, {"arch": ["vgg"]}, 'model.arch: found "vgg", expected'),
         (throughput.main, {"params": ROOT / "README.md"}, "README.md"),
         (inference.main, {"arch": ["vgg"]}, 'model.arch: found "vgg", expected'),
-        (overhead.main, {"part": ["all"]}, "--part: found all, expected one of train, startup, repro"),
+        (overhead.main, {"part": ["all"]}, "--part: found all, expected one of train, startup, repro, loop"),
         (overhead.main, {"stages": ["all"]}, "--stage: found all, expected one of download, preprocess,"),
         (overhead.main, {"images": 50}, "--images: found 50, expected at least"),
     ],

@@ -130,7 +130,7 @@ def test_a_share_of_the_training_images_leaves_validation_and_test_as_they_were(
     }
     assert {(image.tobytes(), label) for image, label in zip(*vars(part["train"]).values(), strict=True)} < stored
     assert part.metadata.mean == dataset.channel_statistics(part["train"].images)[0] != whole.metadata.mean
-    assert files.read_json(tmp_path / "details.json")["data/train_images"] == 50
+    assert files.read_row(tmp_path / "details.json")["data/train_images"] == 50
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 5, 4, 3), (2, 32, 32, 3)])

@@ -54,7 +54,8 @@ def run(tmp_path, processed):
 
 
 def read(path) -> dict:
-    return json.loads(path.read_text())
+    found = json.loads(path.read_text())
+    return found[0] if isinstance(found, list) else found
 
 
 def test_metrics_details_and_timings_are_in_files_of_their_own(run, capsys):

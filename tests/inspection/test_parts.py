@@ -35,7 +35,7 @@ def run(tmp_path, processed):
         save_model(tmp_path / "model", model, settings.model, metadata)
         details, out = tmp_path / f"{folder}.json", tmp_path / folder
         inspect.main(params, processed, tmp_path / "model", out, details, tmp_path / "runtime.json")
-        return out, json.loads(details.read_text())
+        return out, json.loads(details.read_text())[0]
 
     return inspected
 
@@ -64,7 +64,7 @@ def test_it_leaves_tables_figures_and_their_means(run, tmp_path, processed, cpu)
     assert metrics["inspect/images"] == 40
     assert metrics["inspect/clean_accuracy"] == inference.accuracy(probs, chosen.labels)
     assert all(isinstance(value, int | float) for value in metrics.values())
-    runtime = json.loads((tmp_path / "runtime.json").read_text())
+    runtime = json.loads((tmp_path / "runtime.json").read_text())[0]
     assert runtime["inspect/device"] == "cpu"
     assert {"inspect/started", "inspect/ended", "inspect/stage_seconds", "inspect/peak_memory_mib"} <= runtime.keys()
     for name in ("layers", *LEARNED):
@@ -141,7 +141,7 @@ def test_disabled_it_leaves_an_empty_folder_and_no_metrics(run, tmp_path, capsys
     assert metrics == {}
     assert (out / "figures").is_dir()
     assert files(out) == set()
-    assert set(json.loads((tmp_path / "runtime.json").read_text())) == {
+    assert set(json.loads((tmp_path / "runtime.json").read_text())[0]) == {
         f"inspect/{name}" for name in ("started", "ended", "stage_seconds")
     }
     expected = "inspect.enabled is false; to add learned features: dvc exp run -S inspect.enabled=true\n"

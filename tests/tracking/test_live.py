@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -124,9 +125,22 @@ def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 7
 
     server.start()
-    identity = files.read_json(tmp_path / "runtime.json")["train/fingerprint"]
+    identity = files.read_row(tmp_path / "runtime.json")["train/fingerprint"]
     published = publish(metrics=record.metrics | {"train/fingerprint": identity})
     (run,) = all_runs(tmp_path)
     assert run.info.run_id == published.run_id
     assert [step for step, _ in curve(tmp_path, run.info.run_id, "train/loss")] == [1, 2, 3, 4, 5, 6]
     assert run.info.status == "FINISHED"
+
+
+def test_system_metrics_are_logged_on_request(tmp_path, monkeypatch):
+    """The machine's, in MLflow's own names, beside the curves."""
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    with live.LiveRun(tmp_path, "cifar10", system_metrics=True).opened(TRAINING, "cnn") as log:
+        log({"epoch": 1, "val/accuracy": 0.3})
+        deadline = time.monotonic() + 120
+        while not any("system/cpu_utilization_percentage" in run.data.metrics for run in all_runs(tmp_path)):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    (run,) = all_runs(tmp_path)
+    assert run.data.metrics["val/accuracy"] == 0.3

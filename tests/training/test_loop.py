@@ -179,7 +179,7 @@ def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, pr
     assert list(rows[0]) == list(probe.COLUMNS)
     layers = ["blocks.0.0", "blocks.0.2", "blocks.1.0", "blocks.1.2", "classifier.0"]
     assert [(row["epoch"], row["layer"]) for row in rows] == [(str(n), layer) for n in range(13) for layer in layers]
-    assert files.read_json(tmp_path / "whole/runtime.json")["train/diagnostics_seconds"] > 0
+    assert files.read_row(tmp_path / "whole/runtime.json")["train/diagnostics_seconds"] > 0
 
 
 @pytest.mark.parametrize(
