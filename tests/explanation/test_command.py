@@ -79,7 +79,7 @@ def read(page: Path) -> tuple[str, list[str], list[bytes]]:
 
 
 def test_a_mistake_is_explained_on_a_page_with_all_pictures_in_it(model, explain, few, tmp_path):
-    """What the network says, what it should have said, and a line for each finding."""
+    """The prediction, the label, and a line for each finding."""
     test, classes = few["test"], few.metadata.classes
     said = predicted(model, test.images)
     index = int(np.flatnonzero(said != test.labels)[0])
@@ -157,13 +157,13 @@ def test_filters_of_single_pixels_see_no_edges_but_have_feature_maps(explain, sm
     save(tmp_path / "model", small_params({"model.cnn.kernel_size": 1}), data.metadata)
     code, out, _ = explain()
     assert code == 0
-    assert out.count("the first layer's filters: found 1 x 1 px, which see no edges") == 2
+    assert out.count("the first layer's filters: found 1 x 1 px, which cannot detect edges") == 2
     written = {path.name for path in (tmp_path / "explain").iterdir()}
     assert set(PICTURES) - written == {"edges.png", "first_layer.png"}
 
 
 def test_what_layers_answer_is_said_in_numbers(model, explain, few):
-    """The filter's sums, the first layer beside chance, the feature maps' shapes, the classes of what excites."""
+    """The filter's sums, the first layer and random filters, the feature maps' shapes, the classes of patches."""
     del model
     _, out, _ = explain("--index", 5)
     grey = np.asarray(Image.fromarray(few["test"].images[5]).convert("L"))
@@ -173,9 +173,11 @@ def test_what_layers_answer_is_said_in_numbers(model, explain, few):
     assert low < high
     assert {low, high} <= sums
     assert re.search(r"orientation selectivity of the first layer 0\.\d\d, of random filters 0\.\d\d \(p = ", out)
-    assert re.search(r"its cosine with edge filters 0\.\d\d, of random filters 0\.\d\d \(p = ", out)
+    assert re.search(
+        r"cosine similarity of the first layer with edge filters 0\.\d\d, of random filters 0\.\d\d \(p = ", out
+    )
     assert "first layer to last: 8 of 16 x 16 (blocks.0), 16 of 8 x 8 (blocks.1)" in out
-    assert re.search(r"of the 9 images .* \d\.\d \(blocks\.0\), \d\.\d \(blocks\.1\) are of one class", out)
+    assert re.search(r"of the 9 of 200 images .* \d\.\d \(blocks\.0\), \d\.\d \(blocks\.1\) have the same label", out)
 
 
 @pytest.mark.parametrize(
