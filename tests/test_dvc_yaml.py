@@ -157,6 +157,7 @@ class Recorder:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(900)  # the stages of six architectures
 @pytest.mark.parametrize("name", [name for name in STAGES if name != "track"])
 def test_params_are_what_the_stage_reads(reads, name):
     """Each value read is listed, and of what is listed each value is read, whatever is chosen in params.yaml."""

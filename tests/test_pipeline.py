@@ -85,7 +85,7 @@ def test_the_run_is_complete_in_mlflow(clone):
     assert {"params.yaml", "MODEL_CARD.md", "figures", "robustness"} | tables <= names
     figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "figures")}
     trained = {"training.png", "gradients.png", "units.png"}
-    evaluated = {"confusion.png", "reliability.png", "mistakes.png", "corruptions.png", "shifts.png"}
+    evaluated = {"confusion.png", "reliability.png", "mistakes.png", "corruptions.png"}
     assert figures == {"augmentations.png"} | evaluated | trained
     robustness = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "robustness")}
     assert robustness == {"corruptions.csv", "shifts.csv"}

@@ -1,8 +1,8 @@
 """Accuracy on corrupted images: noise, blur, low contrast, JPEG compression, rotation.
 
 After Hendrycks & Dietterich 2019 (https://arxiv.org/abs/1903.12261): kinds of corruption in five severities each that
-a network has never been trained on. Strengths are those of its CIFAR-10-C, made for images of 32 x 32 pixels; rotation
-is not among its corruptions, and its angles are our own.
+are not part of the training augmentation. Strengths are those of its CIFAR-10-C, made for images of 32 x 32 pixels;
+rotation is not among its corruptions, and its angles are our own.
 """
 
 import io
@@ -105,9 +105,11 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "noise": Corruption((0.04, 0.06, 0.08, 0.09, 0.10), "standard deviation, of full scale", noise),
+    "noise": Corruption((0.04, 0.06, 0.08, 0.09, 0.10), "standard deviation, share of full scale", noise),
     "blur": Corruption((0.4, 0.6, 0.7, 0.8, 1.0), "standard deviation, px", lambda images, by, _: blur(images, by)),
-    "contrast": Corruption((0.75, 0.5, 0.4, 0.3, 0.15), "share left", lambda images, by, _: contrast(images, by)),
+    "contrast": Corruption(
+        (0.75, 0.5, 0.4, 0.3, 0.15), "share that is left", lambda images, by, _: contrast(images, by)
+    ),
     "jpeg": Corruption((80, 65, 58, 50, 40), "quality", lambda images, by, _: jpeg(images, int(by))),
     "rotation": Corruption((5, 10, 15, 20, 30), "degrees", rotation),
 }

@@ -60,13 +60,13 @@ def training_curves(path: Path, history: Sequence[Mapping[str, str]]) -> None:
         epochs = "1 epoch" if len(history) == 1 else f"{len(history)} epochs"
         headline(
             figure,
-            f"Training over {epochs}: val accuracy {column['val/accuracy'][-1]:.1%} at the end. "
-            "(Train is measured on augmented images, its loss with label smoothing.)",
+            f"Training over {epochs}: final val accuracy {column['val/accuracy'][-1]:.1%}. "
+            "(Train: on augmented images, loss with label smoothing.)",
         )
 
 
 def confusion_matrix(path: Path, matrix: npt.NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Draw which classes are taken for which; (C, C) counts, row the true class."""
+    """Draw the confusion matrix: (C, C) counts, row the true class."""
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     with saved(path, (6.4, 5.8)) as figure:
         axes = figure.subplots()
@@ -78,13 +78,13 @@ def confusion_matrix(path: Path, matrix: npt.NDArray[np.int64], classes: Sequenc
         axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
         axes.set_yticks(range(len(classes)), classes)
         axes.set(xlabel="predicted class", ylabel="true class")
-        axes.set_title(f"Which classes are mistaken for which: {np.trace(matrix) / matrix.sum():.1%} are right")
+        axes.set_title(f"Confusion matrix of the test set: accuracy {np.trace(matrix) / matrix.sum():.1%}")
         axes.grid(visible=False)
         figure.colorbar(image, label="share of the true class", shrink=0.8)
 
 
 def reliability_diagram(path: Path, bins: Reliability) -> None:
-    """Draw how often predictions of a given confidence are right, and how many there are of each."""
+    """Draw accuracy by confidence, and the number of predictions by confidence."""
     error = bins.error
     width = np.diff(bins.edges)
     centres = bins.edges[:-1] + width / 2
@@ -93,11 +93,11 @@ def reliability_diagram(path: Path, bins: Reliability) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         top.plot((0, 1), (0, 1), color=GREY, ls="--", lw=1, label="perfectly calibrated")
         # Pale, so that the diagonal shows in front of the bars.
-        top.bar(centres[filled], bins.accuracy[filled], width[filled] * 0.92, color=PALE, label="share that is right")
+        top.bar(centres[filled], bins.accuracy[filled], width[filled] * 0.92, color=PALE, label="accuracy")
         means = (bins.confidence[filled], bins.accuracy[filled])
         top.plot(*means, "s", color=ORANGE, ms=4, clip_on=False, label="at mean confidence")
         top.set(ylabel="accuracy", ylim=(0, 1))
-        top.set_title(f"Is 80 % confidence right 80 % of the time?\nexpected calibration error {error:.3f}")
+        top.set_title(f"Accuracy by confidence:\nexpected calibration error {error:.3f}")
         figure.legend(loc="outside lower center", ncols=3, fontsize=8, handlelength=1.5, columnspacing=1.2)
         bottom.bar(centres, bins.counts, width * 0.92, color=GREY)
         bottom.set(xlabel="confidence (largest probability)", ylabel="images", xlim=(0, 1))
@@ -110,7 +110,7 @@ def mistakes(
     probs: npt.NDArray[np.float32],
     classes: Sequence[str],
 ) -> None:
-    """Draw the up to 32 wrong predictions of which the network was surest.
+    """Draw the up to 32 wrong predictions of the highest confidence.
 
     Args:
         images: (N, H, W, 3) uint8; labels: (N,) uint8; probs: (N, C).
@@ -123,10 +123,10 @@ def mistakes(
         axes = figure.subplots()
         lefts, tops = tile(axes, images[worst], (rows, 8), gap=(12, 16))
         for index, (top, left) in zip(worst, itertools.product(tops, lefts), strict=False):
-            text = f"{classes[predicted[index]]} {probs[index, predicted[index]]:.0%}\nis {classes[labels[index]]}"
+            text = f"{classes[predicted[index]]} {probs[index, predicted[index]]:.0%}\nlabel {classes[labels[index]]}"
             axes.text(left, top - images.shape[1] / 2 - 2, text, fontsize=7, ha="center", va="bottom")
         axes.axis("off")
-        text = f"Wrong on {len(wrong) or 'none'} of {len(labels)} test images"
-        text += f"; the {len(worst)} most confident" if len(worst) < len(wrong) else ""
-        text += ": what the network says, what it is" if len(wrong) else ""
+        text = f"{len(wrong) or 'None'} of {len(labels)} test images are misclassified"
+        text += f"; the {len(worst)} of the highest confidence" if len(worst) < len(wrong) else ""
+        text += ": predicted class with its probability, label" if len(wrong) else ""
         headline(figure, text)

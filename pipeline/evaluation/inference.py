@@ -1,4 +1,4 @@
-"""What a trained network says of images: probabilities, in one view or averaged over several."""
+"""Predict the class probabilities of images, from one view or averaged over several (test-time augmentation)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ Probs = npt.NDArray[np.float32]
 """(N, classes) probabilities."""
 
 View = tuple[bool, int]
-"""How an image is looked at: mirrored left and right or not, and by how many pixels it is moved down and right."""
+"""A transformation of an image: mirrored left and right or not, and shifted down and right by some pixels."""
 
 PLAIN: View = (False, 0)
 VIEWS: dict[str, dict[View, float]] = {
@@ -72,7 +72,7 @@ def predict_views(model: nn.Module, split: Split, probs: Probs, options: Evaluat
 
 
 def seen(images: Tensor, view: View) -> Tensor:
-    """Return (N, C, H, W) uint8 images as a view shows them; edges moved in are reflections, as in augmentation."""
+    """Return (N, C, H, W) uint8 images transformed to a view; edges are filled by reflection, as in augmentation."""
     mirror, by = view
     images = moved(images, by, by) if by else images
     return images.flip(3) if mirror else images

@@ -1,4 +1,4 @@
-"""How good predictions are: metrics with intervals, calibration, the confusion of classes.
+"""Metrics of predictions: accuracy with its interval, calibration, precision and recall, the confusion matrix.
 
 In numpy: importing scipy and scikit-learn, which the tests compare these with, would lengthen the evaluate stage by
 two seconds.

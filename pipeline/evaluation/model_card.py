@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: what a trained model is, what it was measured to do, what it is not for, how to use it."""
+"""MODEL_CARD.md: a trained model's data, architecture, results, usage and limits."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -44,11 +44,11 @@ Teaching, and comparing architectures on a small, well-known task.
 
 ## Limits
 
-- It knows these ten classes only and names one of them for any image, also for one that shows none of them.
-- It has seen 32x32 images of one source. Photographs scaled down to that size look different, and the accuracy
-  above does not carry over to them. {per_class}
-- Probabilities are off by the calibration error above on average, and by more away from the test images.
-- It has not been examined for fairness; don't let it decide anything about people or safety.
+- It predicts one of these ten classes for any image, also for images of none of them.
+- It was trained on 32x32 images of one source. Photographs scaled down to that size look different; the accuracy
+  above does not apply to them. {per_class}
+- Confidence differs from accuracy by the calibration error above on average, and by more for other images.
+- It has not been tested for fairness; do not use it for decisions about people or safety.
 
 ## Parameters
 
@@ -59,8 +59,8 @@ Teaching, and comparing architectures on a small, well-known task.
 
 
 ROBUSTNESS = """\
-| accuracy on corrupted images | {test/corruption_accuracy:.2%}, of {test/robustness_images:,} images, 25 times \
-(as they are {test/clean_accuracy:.2%}) |
+| accuracy on corrupted images | {test/corruption_accuracy:.2%}, of {test/robustness_images:,} images, mean over \
+25 corruptions (unchanged {test/clean_accuracy:.2%}) |
 """
 
 
@@ -94,6 +94,6 @@ def render(
         ece=results["test/calibration_error"],
         robustness=ROBUSTNESS.format_map(results) if "test/corruption_accuracy" in results else "",
         weights=saved.weights_sha256,
-        per_class=f"It finds {worst['recall']:.0%} of the images of {worst['class']}, its weakest class.",
+        per_class=f"The class with the lowest recall is {worst['class']}: {worst['recall']:.0%}.",
         params=json.dumps(saved.params.model_dump(mode="json"), indent=2),
     )

@@ -1,5 +1,6 @@
 """Figures of robustness: accuracy on corrupted images, accuracy and consistency on shifted ones."""
 
+import textwrap
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -25,7 +26,7 @@ FILL_NAMES = {"reflect": "edges filled by reflection", "black": "edges filled wi
 def corruption_curves(
     path: Path, rows: Sequence[corruptions.Row], clean: float, image: Images, examples: Images
 ) -> None:
-    """Draw accuracy against severity, a line for each corruption, beside an image that shows what severities mean.
+    """Draw accuracy by severity, a line for each corruption, beside a test image under every corruption.
 
     Args:
         clean: accuracy on the same images as they are.
@@ -40,11 +41,11 @@ def corruption_curves(
             values = [clean, *(row["accuracy"] for row in rows if row["corruption"] == name)]
             axes.plot(range(severities + 1), values, color=colour, marker=marker, ms=5, label=name)
         axes.axhline(clean, color=GREY, ls="--", lw=1)
-        axes.set(xlabel="severity (0: the image as it is)", ylabel="accuracy", ylim=(0, 1))
+        axes.set(xlabel="severity (0: unchanged)", ylabel="accuracy", ylim=(0, 1))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.legend(loc="lower left", ncols=2)
         _example_grid(right, image, examples)
-        headline(figure, f"Corrupted images: {mean:.1%} are right on average (as they are: {clean:.1%})")
+        headline(figure, f"Accuracy on corrupted images: mean {mean:.1%} (unchanged images: {clean:.1%})")
 
 
 def shift_maps(path: Path, rows: Sequence[shifts.Row], clean: float) -> None:
@@ -52,29 +53,29 @@ def shift_maps(path: Path, rows: Sequence[shifts.Row], clean: float) -> None:
 
     Args:
         rows: as `shifts.measure` returns them, in that order.
-        clean: accuracy on the same images where they are.
+        clean: accuracy on the same images without a shift.
     """
     along = sorted({row["dx"] for row in rows})
     means = shifts.summary(rows)
     lowest = min(min(row["accuracy"], row["consistency"]) for row in rows)
-    names = {"accuracy": "Accuracy", "consistency": "Consistency"}
+    names = {"accuracy": "Accuracy", "consistency": "Unchanged predictions"}
     with saved(path, (8.4, 8)) as figure:
         panels = figure.subplots(len(shifts.FILLS), len(names), sharex=True, sharey=True)
         for panel, (fill, name) in zip(panels.flat, product(shifts.FILLS, names), strict=True):
             values = np.array([row[name] for row in rows if row["fill"] == fill]).reshape(len(along), len(along))
             image = _heat_map(panel, values, np.floor(lowest * 10) / 10)
-            panel.set_title(f"{names[name]}: {means[f'test/shift_{name}/{fill}']:.1%} on average")
+            panel.set_title(f"{names[name]}: mean {means[f'test/shift_{name}/{fill}']:.1%}")
             panel.set_xticks(range(len(along)), along)
             panel.set_yticks(range(len(along)), along)
         for panel in panels[-1]:
-            panel.set_xlabel("moved to the right by px (negative: left)")
+            panel.set_xlabel("shift to the right, px (negative: left)")
         for panel, fill in zip(panels[:, 0], shifts.FILLS, strict=True):
-            panel.set_ylabel(f"{FILL_NAMES[fill]}\nmoved down by px (negative: up)")
+            panel.set_ylabel(f"{FILL_NAMES[fill]}\nshift down, px (negative: up)")
         figure.colorbar(image, ax=panels, label="share of the images", shrink=0.5, format=PercentFormatter(1))
         headline(
             figure,
-            f"Moved by up to {along[-1]} px, {means['test/shift_accuracy']:.1%} of the images are right on average "
-            f"(unmoved {clean:.1%}), {means['test/shift_consistency']:.1%} keep their prediction",
+            f"Images shifted by up to {along[-1]} px: mean accuracy {means['test/shift_accuracy']:.1%} (unshifted "
+            f"{clean:.1%}), {means['test/shift_consistency']:.1%} of the predictions unchanged",
         )
 
 
@@ -95,7 +96,7 @@ def _heat_map(axes: Axes, values: npt.NDArray[np.float64], lowest: float) -> Axe
 
 
 def _example_grid(axes: Axes, image: Images, examples: Images) -> None:
-    """Draw the image, then each severity; a row for each corruption, strengths below."""
+    """Draw a row for each corruption: the image unchanged, then by severity, with the strength below it."""
     severities = examples.shape[1]
     rows = [shown for several in examples for shown in (image, *several)]
     lefts, tops = tile(axes, np.stack(rows), (len(examples), severities + 1), gap=(4, 12))
@@ -103,8 +104,9 @@ def _example_grid(axes: Axes, image: Images, examples: Images) -> None:
     for (name, corruption), top in zip(CORRUPTIONS.items(), tops, strict=True):
         for left, strength in zip(lefts[1:], corruption.strengths, strict=True):
             axes.text(left, top + side / 2 + 1, f"{strength:g}", ha="center", va="top", fontsize=7)
-        label = f"{name}\n{corruption.measure}"
+        label = "\n".join((name, *textwrap.wrap(corruption.measure, 20)))
         axes.text(-8, top, label, ha="right", va="center", fontsize=8, color=_colours()[name])
     for column, left in enumerate(lefts):
-        axes.text(left, tops[0] - side / 2 - 4, f"{column}", ha="center", va="bottom", fontsize=8)
+        text = f"severity {column}" if column else "unchanged"
+        axes.text(left, tops[0] - side / 2 - 4, text, ha="center", va="bottom", fontsize=8)
     axes.axis("off")

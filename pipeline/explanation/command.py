@@ -31,7 +31,7 @@ PARTS: dict[str, Callable[[Subject, Path], Section]] = {
     "edges": layers.edges,
     "the first layer's filters": layers.first_layer,
     "feature maps": layers.by_depth,
-    "what excites channels": layers.exciting,
+    "patches that activate channels": layers.exciting,
     "a map of the classes": explain_sections.place,
     "confusions": explain_sections.confused,
     "suspicious labels": explain_sections.suspicious,

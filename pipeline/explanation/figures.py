@@ -39,7 +39,7 @@ def prediction(path: Path, image: Images, probs: Probs, classes: Sequence[str], 
         picture, bars = figure.subplots(1, 2, width_ratios=(1, 1.9))
         show(picture, image)
         if label is not None:
-            picture.set_title(f"labelled {classes[label]}", loc="center", fontsize=9)
+            picture.set_title(f"label {classes[label]}", loc="center", fontsize=9)
         colours = [ORANGE if i == 0 and label not in (None, best[0]) else BLUE if i == 0 else PALE for i in range(top)]
         bars.barh(range(len(best)), probs[best] * 100, color=colours[: len(best)])
         for row, index in enumerate(best):
@@ -48,8 +48,8 @@ def prediction(path: Path, image: Images, probs: Probs, classes: Sequence[str], 
         bars.invert_yaxis()
         bars.set(xlabel="probability, %", xlim=(0, 112), xticks=range(0, 101, 20))
         bars.grid(visible=False, axis="y")
-        verdict = "" if label is None else ", rightly" if best[0] == label else ", wrongly"
-        bars.set_title(f"The network says {classes[best[0]]}{verdict}")
+        verdict = "" if label is None else " (correct)" if best[0] == label else " (wrong)"
+        bars.set_title(f"Predicted class: {classes[best[0]]}{verdict}")
 
 
 def attributions(path: Path, image: Images, found: Sequence[Attribution], name: str) -> None:
@@ -60,7 +60,7 @@ def attributions(path: Path, image: Images, found: Sequence[Attribution], name: 
     """
     with saved(path, (8.6, 2.25 * len(found) + 0.7)) as figure:
         panels = figure.subplots(len(found), 4, squeeze=False)
-        heads = ("image", f"speaks for {name} (blue)\nor against it (red)", "image, lit by what\nspeaks for it")
+        heads = ("image", f"raises (blue) or lowers\n(red) the score of {name}", "image where the\nscore is raised")
         for row, (axes, item) in enumerate(zip(panels, found, strict=True)):
             show(axes[0], image)
             mappable = _draw_map(axes[1], item.map)
@@ -73,12 +73,12 @@ def attributions(path: Path, image: Images, found: Sequence[Attribution], name: 
             correlation = str(item.sanity).replace(" (", "\n(").replace(", as", ",\nas")
             axes[3].set_xlabel(f"rank correlation {correlation}", fontsize=8)
             if not item.map.any():
-                axes[1].text(0.5, 0.5, f"nowhere\nfor {name}", transform=axes[1].transAxes, ha="center", va="center")
+                axes[1].text(0.5, 0.5, f"zero\nfor {name}", transform=axes[1].transAxes, ha="center", va="center")
             axes[0].set_ylabel(item.name, fontsize=10)
             if row == 0:
                 for panel, head in zip(axes, (*heads, "the same map of a\nrandom network"), strict=True):
                     panel.set_title(head, fontsize=9, loc="center")
-        headline(figure, f"What the score of {name} rests on, by {len(found)} methods")
+        headline(figure, f"Attribution of the score of {name} to pixels, by {len(found)} methods")
 
 
 def neighbours(path: Path, image: Images, nearest: Images, captions: Sequence[str], title: str) -> None:

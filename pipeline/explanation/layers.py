@@ -26,12 +26,12 @@ def convolved(subject: Subject, out: Path) -> Section:
     picture = out / "convolution.gif"
     convolution_figures.walk_animation(picture, walk, SHOWN_FILTER)
     return Section(
-        "What a convolution does, step by step",
-        f"A filter of 3 x 3 numbers, here a classic one for vertical edges, walks over {WALK_SIDE} x {WALK_SIDE} px "
-        "of the image, where it finds most to say. At each step the pixels under it are multiplied by its numbers, "
-        "and the products added up: one number of the feature map, large where it gets brighter to the right, far "
-        "below 0 where it gets darker. A convolutional layer does the same with many filters, all colours, and "
-        "numbers that it has learned.",
+        "A convolution, step by step",
+        f"A filter of 3 x 3 weights, here a classic one for vertical edges, moves over {WALK_SIDE} x {WALK_SIDE} px "
+        "of the image, the window where its outputs are largest. At each step the pixels under it are multiplied by "
+        "its weights and the products are added up: one value of the feature map, large where the image gets brighter "
+        "to the right, far below 0 where it gets darker. A convolutional layer does the same with many filters, all "
+        "colours, and learned weights.",
         picture,
         (
             f"{SHOWN_FILTER} over {WALK_SIDE} x {WALK_SIDE} px of the image: {walk.sums.size} sums from "
@@ -48,13 +48,13 @@ def edges(subject: Subject, out: Path) -> Section:
     filters_figures.edges(picture, subject.image, layer, matches)
     best = max(matches, key=lambda match: abs(match.cosine))
     return Section(
-        "Edges: what classic filters find in the image, and what the network's most similar filters find",
-        "The filters by Sobel and Prewitt were made to find edges of brightness; the network's come from the training "
-        "images alone. Below each the filter of its first layer that points most in the same direction: a cosine of "
-        "1 is the same filter, 0 has nothing to do with it. The network's filters see colours, and are followed by a "
-        "bias or a normalisation that is left out here.",
+        "Edges: outputs of classic filters and of the network's most similar filters",
+        "The filters by Sobel and Prewitt were designed to detect edges of brightness; those of the network are "
+        "computed from the training images. Below each is the filter of the first layer with the largest cosine: 1 is "
+        "the same filter, 0 is orthogonal. The network's filters take colours, and are followed by a bias or a "
+        "normalisation that is omitted here.",
         picture,
-        (f"most like an edge filter: filter {best.filter}, like {best.edge} with a cosine of {abs(best.cosine):.2f}",),
+        (f"most similar to an edge filter: filter {best.filter}, cosine {abs(best.cosine):.2f} with {best.edge}",),
     )
 
 
@@ -63,12 +63,11 @@ def first_layer(subject: Subject, out: Path) -> Section:
     picture = out / "first_layer.png"
     found = learned.first_layer(subject.network, picture)
     return Section(
-        "Is the first layer an edge detector?",
-        "Each little picture is a filter: what it has in a pixel's colour (mid grey: nothing) it multiplies that "
-        "pixel's colour by. Above it is its orientation selectivity: 1 if it answers to stripes of one orientation "
-        "only, 0 if to all alike. Small random filters prefer some orientation, too, hence the comparison: p is the "
-        f"share of {learned.RANDOM_LAYERS} random layers of as many filters that reach as much (none: 1 in "
-        f"{learned.RANDOM_LAYERS + 1}).",
+        "The first layer's filters",
+        "Each small picture is a filter: its weights for the colours of each pixel (mid grey: 0). Above it is its "
+        "orientation selectivity: 1 responds to stripes of one orientation only, 0 to all alike. Small random filters "
+        f"are selective to some degree, too: p is the share of {learned.RANDOM_LAYERS} random layers of as many "
+        f"filters with at least this mean (none: 1 in {learned.RANDOM_LAYERS + 1}).",
         picture,
         found.findings,
     )
@@ -81,10 +80,10 @@ def by_depth(subject: Subject, out: Path) -> Section:
     feature_maps_figures.by_depth(picture, subject.image, found)
     shapes = (f"{len(stage.maps)} of {' x '.join(map(str, stage.maps.shape[1:]))} ({stage.name})" for stage in found)
     return Section(
-        "The image, layer by layer",
-        "Each row is a part of the network, the first at the top: the feature maps that answer most to this image. "
-        "From row to row each number sees more of the image, and in most networks there are fewer places and more "
-        "channels: outlines at first, then ever less that looks like the image.",
+        "Feature maps of the image, layer by layer",
+        "Each row is a stage of the network, the first at the top: the feature maps with the highest mean output. "
+        "From row to row the receptive field grows, and in most networks there are fewer positions and more channels: "
+        "the first maps show outlines, later ones resemble the image less and less.",
         picture,
         (f"feature maps of the image, first layer to last: {', '.join(shapes)}",),
     )
@@ -96,10 +95,10 @@ def exciting(subject: Subject, out: Path) -> Section:
     found = learned.patches(subject.network, picture)
     (said,) = found.findings
     return Section(
-        "What excites a channel most",
-        "Each block of pictures is a channel, and shows the parts of test images to which it answers "
-        "most. Do they have something in common, and what: a colour, an edge, a texture, a part of an animal? "
-        f"How far it is the class can be counted: {said}.",
+        "Patches that activate a channel most",
+        "Each block of pictures is a channel, with the patches of test images that activate it most. They may have a "
+        "colour, an edge, a texture or a part of an object in common. "
+        f"How often it is the class: {said}.",
         picture,
         found.findings,
     )

@@ -21,11 +21,11 @@ TRAINING_IMAGES = 15_000
 
 HOW_TO_READ = {
     "Grad-CAM": "Grad-CAM weights the last feature maps by how much each raises the score: coarse, and it shows only "
-    "what speaks for the class. It takes the mean over all places, so of a network with fully connected layers on its "
-    "feature maps, to which places matter, it can miss everything.",
-    "occlusion": "Occlusion covers the image with a square of the mean colour, 8 x 8 px, step by step, and notes by "
-    "how much the score falls.",
-    "integrated gradients": "Integrated gradients share the score out among the pixels.",
+    "what raises it. It averages over positions, so for a network with fully connected layers on its feature maps, "
+    "whose outputs depend on positions, the map can be empty.",
+    "occlusion": "Occlusion covers the image with a square of the mean colour, 8 x 8 px, step by step; the map is "
+    "the drop of the score.",
+    "integrated gradients": "Integrated gradients distribute the score over the pixels.",
 }
 """The caption of each method."""
 
@@ -38,11 +38,11 @@ def prediction(subject: Subject, out: Path) -> Section:
     figures.prediction(picture, subject.image, probs, classes, label, top)
     best = np.argsort(-probs, kind="stable")[:top]
     said = ", ".join(f"{classes[index]} {probs[index]:.1%}" for index in best[:3])
-    labelled = "" if label is None else f" (labelled {classes[label]})"
+    labelled = "" if label is None else f" (label {classes[label]})"
     return Section(
-        f"What the network says: {classes[subject.predicted]}",
-        "The image as the network gets it, and its most probable classes. The probabilities of all classes add up to "
-        "100 %; they say how sure the network is, which is not always how often it is right.",
+        f"Prediction: {classes[subject.predicted]}",
+        "The network's input and its most probable classes. The probabilities of all classes add up to 100 %. "
+        "The largest one is the confidence, which can differ from the accuracy.",
         picture,
         (f"{subject.name}: {said}{labelled}",),
     )
@@ -58,12 +58,12 @@ def evidence(subject: Subject, out: Path) -> Section:
         f"Blue raises the score of {name} (in logits, before softmax), red lowers it; each map has its own scale.",
         *(HOW_TO_READ[item.name] for item in found),
         exactness,
-        "On the right the same method, asked of a network of the same layout with random weights. The rank "
+        "On the right the same method for a network of the same architecture with random weights. The rank "
         "correlation of the two maps (Spearman, of absolute values, mean over several random networks) is a check: "
-        "near 1 the map shows the image or the layout, not what has been learned; near 0 it passes. Integrated "
-        "gradients are multiplied by the image's own contrast, so some correlation is theirs by construction.",
+        "near 1 the map depends on the image or the architecture, not on training; near 0 the check is passed. "
+        "Integrated gradients are multiplied by the image's contrast, which causes some correlation.",
     )
-    return Section(f"What its answer, {name}, rests on", " ".join(caption), picture, findings)
+    return Section(f"Attribution of the prediction, {name}", " ".join(caption), picture, findings)
 
 
 def evidence_for_rival(subject: Subject, out: Path) -> Section:
@@ -72,9 +72,9 @@ def evidence_for_rival(subject: Subject, out: Path) -> Section:
     found, findings, exactness = _attributions(subject, subject.rival)
     picture = out / "attribution_rival.png"
     figures.attributions(picture, subject.image, found, name)
-    reason = "its label" if subject.rival == subject.label else "the next probable class"
-    caption = f"To be read like the maps above, but of the score of {name}. {exactness}"
-    return Section(f"What speaks for {name}, {reason}", caption, picture, findings)
+    reason = "the label" if subject.rival == subject.label else "the second most probable class"
+    caption = f"As above, for the score of {name}. {exactness}"
+    return Section(f"Attribution of {name}, {reason}", caption, picture, findings)
 
 
 def _attributions(subject: Subject, label: int) -> tuple[list[Attribution], tuple[str, ...], str]:
@@ -132,14 +132,14 @@ def neighbours(subject: Subject, out: Path) -> Section:
         subject.image,
         train.images[nearest],
         captions,
-        f"The network says {classes[subject.predicted]}; {said}",
+        f"Predicted class: {classes[subject.predicted]}; {said}",
     )
     between = f"cosine {cosines[nearest[0]]:.2f} to {cosines[nearest[-1]]:.2f}"
     return Section(
-        "The training images most like it, in the network's eyes",
-        "Alike by what the network's last layer is given: the cosine between the two, under each label, is 1 for the "
-        "same direction. After a mistake, look whether the neighbours are of the wrong class for a reason one can "
-        "see: colour, pose, background, or a wrong label.",
+        "The most similar training images, by features",
+        "Similarity is the cosine of the last layer's inputs, under each label; 1 is the same direction. After an "
+        "error, check whether neighbours of the wrong class share something visible with the image: colour, pose, "
+        "background, or a wrong label.",
         picture,
         (f"{said} ({between})",),
     )
@@ -150,10 +150,10 @@ def place(subject: Subject, out: Path) -> Section:
     picture = out / "embedding.png"
     found = learned.map_of_classes(subject.network, picture, subject.image)
     return Section(
-        "Where it lies among the test images",
-        "Each dot is a test image, placed by what the network's last layer is given, coloured by its label; the star "
-        "is the image explained here. Groups apart: the network tells these classes from one another. The same "
-        "vote among neighbours by pixels, not features, shows what the layers before the last have added.",
+        "The image in a map of the test images",
+        "Each dot is a test image, positioned by the last layer's input and coloured by its label; the star is the "
+        "explained image. Separate groups: the network distinguishes these classes. The accuracy by pixels instead "
+        "of features is the reference without a network.",
         picture,
         found.findings,
     )
@@ -164,9 +164,9 @@ def confused(subject: Subject, out: Path) -> Section:
     picture = out / "confusions.png"
     found = learned.confused(subject.network, picture)
     return Section(
-        "The classes it mixes up most",
-        "A row for each pair of classes, with how many test images of one are taken for the other, and those of them "
-        "of which the network is surest. Above each image: what it is labelled; the network says the other.",
+        "The most confused classes",
+        "A row for each pair of classes: the number of test images of one that are predicted as the other, and those "
+        "of the highest confidence. Above each image is its label; the prediction is the other class.",
         picture,
         found.findings,
     )
@@ -177,10 +177,10 @@ def suspicious(subject: Subject, out: Path) -> Section:
     picture = out / "label_errors.png"
     found = learned.suspicious(subject.network, picture)
     return Section(
-        "Labels to look at again",
-        "Confident learning (Northcutt et al. 2021): the network is at least as sure of another class as it is, on "
-        "average, of images that carry that label. Most such suspicions are mistakes of the network; the worse it is, "
-        "the more of them. But the first ones are where errors of the data are most likely to be found.",
+        "Suspicious labels",
+        "Confident learning (Northcutt et al. 2021): the probability of another class is at least the average "
+        "probability of that class for images that have its label. Most suspicious labels are errors of the network, "
+        "and a worse network has more; the first ones are the most likely errors of the data.",
         picture,
         found.findings,
     )

@@ -1,1 +1,1 @@
-"""The inspect stage: robustness, activity of layers, learned features and errors of a trained network."""
+"""The inspect stage: layer activity, learned features and errors of a trained network."""

@@ -25,9 +25,9 @@ def layer_activity(path: Path, rows: Sequence[units.Row], images: int) -> None:
     shares = [math.nan if row[measure] == "" else row[measure] for row in rows]
     kinds = ", ".join(dict.fromkeys(row["activation"] for row in rows))
     explanation = (
-        f"Units that none of {images:,} images activates"
+        f"Dead units: output positive for none of {images:,} images"
         if measure == "dead"
-        else f"Outputs within {activity.MARGIN} of an end of the range"
+        else f"Saturated outputs: within {activity.MARGIN} of an end of the range"
     )
     with saved(path, (9, min(1.6 + 0.27 * len(rows), 10))) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
@@ -51,5 +51,5 @@ def _verdict(rows: Sequence[units.Row], measure: str) -> str:
     total = units.summary(rows)[f"inspect/{measure}_share"]
     if measure == "dead":
         count = sum(row["units"] for row in rows if row["dead"] != "")
-        return f"{round(total * count) or 'None'} of {count:,} units {'is' if total == 0 else 'are'} dead"
-    return f"{total:.1%} of the outputs are saturated on average over layers"
+        return f"{round(total * count):,} of {count:,} units are dead"
+    return f"{total:.1%} of the outputs are saturated (mean over layers)"

@@ -106,10 +106,10 @@ class _Panels:
         # Lines around what is painted over again and again are drawn last.
         self.moving += [*products.spines.values(), *self.map.spines.values(), self.mark]
         height, width = walk.section.shape
-        section.set_title(f"{height} {TIMES} {width} px of an image,\ngrey levels 0 to 255,")
-        kernel.set_title(f"times the filter\n{name}")
-        products.set_title(f"are {side * side} products.\nAdded up, they are")
-        self.map.set_title("one number of\nthe feature map.")
+        section.set_title(f"{height} {TIMES} {width} px of an image\n(grey levels 0 to 255)")
+        kernel.set_title(f"filter\n{name}")
+        products.set_title(f"{side * side} products\nand their sum")
+        self.map.set_title("one value of\nthe feature map")
 
     def add(self, step: int) -> list[Artist]:
         """Write a step's sum into the feature map and return what was added."""

@@ -95,7 +95,7 @@ def exciting(
     best = {name: _Best(count) for name in fields}
     with (
         features.watched(features.stages(model), lambda name, output: best[name].add(output)),
-        stage.bar("what excites channels", len(split)) as advance,
+        stage.bar("searching patches that activate channels", len(split)) as advance,
     ):
         for images, _ in batches(split, batch_size=batch_size, device=place):
             model(images)

@@ -39,12 +39,12 @@ def by_depth(path: Path, image: npt.NDArray[np.uint8], found: Sequence[FeatureMa
             channels, height, width = stage.maps.shape
             _name(
                 row[1],
-                f"{stage.name}\n{channels} maps of\n{height} x {width}\neach number\n{_sees(stage.field, len(image))}",
+                f"{stage.name}\n{channels} maps of\n{height} x {width}\n{_sees(stage.field, len(image))}",
             )
         headline(
             figure,
-            f"What each layer makes of an image, first to last: its {CHANNELS} channels of highest mean.\n"
-            "Black is the smallest number of a map, white the largest",
+            f"Feature maps by layer, first to last: the {CHANNELS} channels of the highest mean.\n"
+            "Black is the smallest value of a map, white the largest",
         )
 
 
@@ -68,8 +68,8 @@ def patches_by_depth(path: Path, images: npt.NDArray[np.uint8], found: Sequence[
         count = found[0].images.shape[1]
         headline(
             figure,
-            f"What excites a channel most: the {count} images with the highest answer, cut to what it sees of them.\n"
-            f"Of each layer the {MOSAICS} channels whose {count} stand out most; pale grey is outside image or sight",
+            f"The {count} patches that activate a channel most, cropped to its receptive field (pale grey: outside).\n"
+            f"Of each layer the {MOSAICS} channels whose {count} maxima exceed the average most",
         )
 
 
@@ -92,9 +92,9 @@ def mosaic(images: npt.NDArray[np.uint8], stage: Exciting, channel: int) -> npt.
 
 def _sees(field: Field, side: int) -> str:
     if field.is_whole(side):
-        return "sees the whole\nimage"
+        return "receptive field:\nwhole image"
     height, width = field.size
-    return f"sees {height} x {width} px"
+    return f"receptive field\n{height} x {width} px"
 
 
 def _name(axes: Axes, text: str) -> None:

@@ -102,7 +102,7 @@ def first_layer(model: nn.Module) -> FirstLayer:
         raise InspectionError("this network has no first-layer filters: no layer has weights (F, 3, k, k)")
     if weights.shape[-1] == 1:
         raise InspectionError(
-            "the first layer's filters: found 1 x 1 px, which see no edges; expected at least 2 x 2 px"
+            "the first layer's filters: found 1 x 1 px, which cannot detect edges; expected at least 2 x 2 px"
         )
     normalize = next((module for module in model.modules() if isinstance(module, Normalize)), None)
     mean, std = (normalize.mean[0], normalize.std[0]) if normalize else (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))

@@ -34,7 +34,7 @@ def edges(path: Path, image: npt.NDArray[np.uint8], layer: FirstLayer, matches: 
         panels[1, 0].imshow(image, interpolation="nearest")
         panels[1, 0].set_title("the image", loc="center", fontsize=9)
         panels[3, 0].imshow(luminance, cmap="gray", vmin=0, vmax=255)
-        panels[3, 0].set_title("its brightness,\nwhich edge filters see", loc="center", fontsize=9)
+        panels[3, 0].set_title("its brightness,\ninput of edge filters", loc="center", fontsize=9)
         for column, match in enumerate(chosen, start=1):
             kernel = EDGE_FILTERS[match.edge]
             sign = -1 if match.cosine < 0 else 1
@@ -50,9 +50,9 @@ def edges(path: Path, image: npt.NDArray[np.uint8], layer: FirstLayer, matches: 
         best = max(abs(match.cosine) for match in chosen)
         headline(
             figure,
-            f"Edge filters and what they answer to an image; below, the {_kind(layer)} filters most like them\n"
-            f"(at best a cosine of {best:.2f}). Orange: it gets brighter to the right or below; purple: darker.\n"
-            "Each picture is on its own scale.",
+            f"Edge filters and their output for an image; below, the most similar {_kind(layer)} filters\n"
+            f"(largest cosine {best:.2f}). Orange: brighter to the right or below; purple: darker.\n"
+            "Each picture has its own scale.",
         )
 
 
@@ -71,12 +71,12 @@ def first_layer(path: Path, layer: FirstLayer, selectivity: Selectivity, random:
         _filters(figure.add_subfigure(grid[0]), layer, selectivity, order)
         _histogram(figure.add_subplot(grid[1]), selectivity, random)
         side, count = layer.filters.shape[-1], len(layer.filters)
-        shown = f"{len(order)} most oriented of the {count}" if len(order) < count else str(count)
-        verdict = "more" if p < 0.05 else "no more"
+        shown = f"{len(order)} most selective of the {count}" if len(order) < count else str(count)
+        verdict = "more" if p < 0.05 else "not significantly more"
         headline(
             figure,
             f"The {shown} {_kind(layer)} first-layer filters of {side} x {side} px, each with its orientation "
-            f"selectivity.\nThey are {verdict} oriented than chance: {mean:.2f} on average, random filters "
+            f"selectivity.\nThey are {verdict} selective than random filters: mean {mean:.2f}, random "
             f"{random.index.mean():.2f} (p = {p:.2g}).",
         )
 

@@ -46,7 +46,7 @@ class Found:
 def draw(network: Network, folder: Path) -> dict[str, float]:
     """Draw all `PICTURES` of a network in a folder, print their findings and return their metrics.
 
-    One that this network cannot have is left out with a line that says why.
+    Those that do not apply to this network are omitted, with a line that gives the reason.
     """
     result: dict[str, float] = {}
     for name, picture in PICTURES.items():
@@ -79,7 +79,10 @@ def first_layer(network: Network, picture: Path) -> Found:
         for name in ("selectivity", "edge_cosine")
     )
     return Found(
-        (f"orientation selectivity of the first layer {index}", f"its cosine with edge filters {cosine}"),
+        (
+            f"orientation selectivity of the first layer {index}",
+            f"cosine similarity of the first layer with edge filters {cosine}",
+        ),
         {f"inspect/{name}": value for name, value in measured.items()},
     )
 
@@ -98,8 +101,8 @@ def patches(network: Network, picture: Path) -> Found:
     shown = found[0].images.shape[1]
     counts = ", ".join(f"{count:.1f} ({one.name})" for count, one in zip(by_stage, found, strict=True))
     said = (
-        f"of the {shown} images out of {len(test):,} that excite a channel most, {counts} are of one class on "
-        f"average; by chance {by_chance:.1f}"
+        f"of the {shown} of {len(test):,} images that activate a channel most, {counts} have the same label on "
+        f"average; with shuffled labels {by_chance:.1f}"
     )
     agreeing = {"first": by_stage[0], "last": by_stage[-1], "random": by_chance}
     return Found((said,), {f"inspect/patch_agreement/{name}": count / shown for name, count in agreeing.items()})
@@ -135,18 +138,16 @@ def map_of_classes(network: Network, picture: Path, image: Images | None = None)
     raw = embedding.neighbour_accuracy(pixels - pixels.mean(0), test.labels, neighbours=near)
     with stage.bar("computing the embedding", 1):
         layout = embedding.layout(vectors, seed=network.seed)
-    said = (
-        f"of {len(test):,} test images, {learned:.1%} have the class that is the most common among the {near} nearest"
-    )
+    said = f"accuracy of a {near}-nearest-neighbour classifier on {len(test):,} test images: {learned:.1%}"
     learned_figures.embedding(
         picture,
         layout,
         test.labels,
         network.classes,
-        f"{sentence(said)}\nby what the network makes of them; by their pixels it is {raw:.1%}",
+        f"{sentence(said)}\nby the last layer's input; by pixels {raw:.1%}",
     )
     return Found(
-        (f"{said} by features, {raw:.1%} by pixels",),
+        (f"{said} by the last layer's input, {raw:.1%} by pixels",),
         {"inspect/neighbour_accuracy": learned, "inspect/neighbour_accuracy/pixels": raw},
     )
 
@@ -156,12 +157,12 @@ def confused(network: Network, picture: Path) -> Found:
     test, classes = network.test, network.classes
     pairs = confusions.most_confused(network.probs, test.labels, PAIRS)
     wrong = int((network.probs.argmax(1) != test.labels).sum())
-    said = f"no two classes are mixed up on {len(test):,} test images"
+    said = f"no two classes are confused on {len(test):,} test images"
     if pairs:
         first, second = (classes[label] for label in (pairs[0].first, pairs[0].second))
         said = (
-            f"mixed up most: {first} taken for {second} {pairs[0].counts[0]:,} times, {second} for {first} "
-            f"{pairs[0].counts[1]:,} times, of {wrong:,} mistakes on {len(test):,} test images"
+            f"confused most: {first} predicted as {second} {pairs[0].counts[0]:,} times, {second} as {first} "
+            f"{pairs[0].counts[1]:,} times, of {wrong:,} errors on {len(test):,} test images"
         )
     learned_figures.confusions(picture, test.images, test.labels, pairs, classes, sentence(said))
     return Found((said,), {})
@@ -171,15 +172,16 @@ def suspicious(network: Network, picture: Path) -> Found:
     """Draw the images whose labels are likely wrong."""
     test = network.test
     found = label_errors.suspicions(network.probs, test.labels)
-    said = f"{len(found):,} of {len(test):,} test labels look wrong to the network, "
-    said += f"which is right on {network.accuracy:.1%}"
+    said = (
+        f"{len(found):,} of {len(test):,} test labels are suspicious (accuracy of the network: {network.accuracy:.1%})"
+    )
     learned_figures.label_errors(
         picture,
         test.images,
         test.labels,
         found,
         network.classes,
-        f"Suspicions of this network, not facts: {said};\nthe most suspect, with the probability it gives the label",
+        f"{said};\nthe most suspicious, with the predicted probability of the label. Most are errors of the network",
     )
     return Found((said,), {"inspect/suspicious_labels": len(found) / len(test)})
 

@@ -44,8 +44,8 @@ def embedding(path: Path, layout: Layout, labels: Labels, classes: Sequence[str]
             axes.grid(visible=False)
         first, second = (f"{share:.0%} of the variance" for share in layout.variance)
         left.set(xlabel=f"first principal component, {first}", ylabel=f"second principal component, {second}")
-        left.set_title("PCA: the directions of the largest variance")
-        right.set_title("t-SNE: neighbours stay neighbours, distances mean nothing")
+        left.set_title("PCA: directions of the largest variance")
+        right.set_title("t-SNE: keeps neighbours, not distances")
         headline(figure, title)
 
 
@@ -54,7 +54,7 @@ def label_errors(
 ) -> None:
     """Draw the images with the most suspect labels, with the label, the prediction and the score."""
     captions = [
-        f"label {classes[labels[index]]} {score:.1%}\nsays {classes[suggested]}"
+        f"label {classes[labels[index]]} {score:.1%}\npredicted {classes[suggested]}"
         for index, suggested, score in zip(found.indices, found.suggested, found.scores, strict=True)
     ]
     page(path, images[found.indices[:SUSPECTS]], captions[:SUSPECTS], title)
@@ -70,7 +70,7 @@ def confusions(
         for axes, pair in zip(panels, pairs, strict=False):
             for panel, index in zip(axes, pair.indices, strict=False):
                 show(panel, images[index])
-                panel.set_title(f"is {classes[labels[index]]}", fontsize=7, loc="center")
+                panel.set_title(f"label {classes[labels[index]]}", fontsize=7, loc="center")
             first, second = classes[pair.first], classes[pair.second]
             text = f"{first}, {second}\n{sum(pair.counts):,} images"
             axes[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)

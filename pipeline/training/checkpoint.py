@@ -1,6 +1,6 @@
 """Weights and training state on disk as safetensors: whole or absent, and nothing in them can run code.
 
-A model is two files: `weights.safetensors` and `model.json`, which says how to build the network they belong to.
+A model is two files: `weights.safetensors` and `model.json`, which describes the architecture of the network.
 A training state is one file, replaced as a whole after an epoch.
 """
 

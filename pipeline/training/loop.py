@@ -35,7 +35,7 @@ Row = dict[str, float]
 
 @dataclass
 class Progress:
-    """How far a training has come; saved after an epoch.
+    """The progress of a training; saved after each epoch.
 
     Attributes:
         history: of the finished epochs.
@@ -44,7 +44,7 @@ class Progress:
         val_seconds: spent on the validation images.
         preparation_seconds: spent compiling and recording, apart from `seconds`.
         layers: of the network before the first epoch and after each, if diagnostics are on.
-        diagnostics_seconds: spent looking at them.
+        diagnostics_seconds: spent measuring them.
     """
 
     history: list[Row] = field(default_factory=list)
@@ -151,7 +151,7 @@ def train_epoch(
     """Train for one epoch (counted from 0).
 
     Returns:
-        The epoch's row of the history, but for what validation says.
+        The epoch's row of the history, without the validation metrics.
 
     Raises:
         TrainingError: the loss is not finite.

@@ -26,11 +26,10 @@ StepFunction = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Stepper:
-    """Moves the weights once a call, as fast as the device can.
+    """Runs one optimisation step per call; captured as a CUDA graph on a GPU.
 
-    On a processor a step is just run. On a CUDA GPU the first steps of each batch size and resolution are run, the
-    next is recorded as a CUDA graph, and from then on the graph is replayed: the host only says go, and reads nothing
-    back. Recorded or not, the arithmetic is the same.
+    On a CUDA GPU the first steps of each batch size and resolution run eagerly, the next is captured as a CUDA graph,
+    which is then replayed without host synchronisation. The arithmetic is the same in both cases.
 
     Attributes:
         preparation_seconds: spent so far in steps that compile or record; no measure of the training's speed.
@@ -93,7 +92,7 @@ def train_step(
     *,
     precision: str,
 ) -> tuple[Tensor, Tensor]:
-    """Move the weights once; nothing here waits for the device.
+    """Run one optimisation step without host synchronisation.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -115,10 +114,11 @@ def train_step(
 
 
 def worth_compiling(model: nn.Module, loader: TrainLoader, params: TrainParams) -> bool:
-    """Say whether to compile the network: `train.compile`, or for "auto" whether a GPU has enough to do.
+    """Return whether to compile the network: `train.compile`, or for "auto" whether the training is long enough.
 
-    "auto" looks at the work alone and not at a clock, as compiling changes roundings and the same parameters must
-    give the same weights. On processors compiled networks were measured to be slower (docs/performance.md).
+    "auto" depends on the amount of work and not on measured times, as compiling changes roundings and the same
+    parameters must give the same weights. On processors compiled networks were measured to be slower
+    (docs/performance.md).
     """
     if params.compile != "auto":
         return params.compile

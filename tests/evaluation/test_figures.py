@@ -146,7 +146,7 @@ def texts(draw, monkeypatch) -> list[str]:
 def test_one_epoch_is_enough_for_curves(tmp_path, monkeypatch):
     """A point each; the axis has one epoch and no fractions of it."""
     found = texts(lambda: draw_training(tmp_path / "a.png", None, None, epochs=1), monkeypatch)
-    assert any(text.startswith("Training over 1 epoch: val accuracy ") for text in found)
+    assert any(text.startswith("Training over 1 epoch: final val accuracy ") for text in found)
     assert "1" in found
     assert not [text for text in found if text.startswith(("0.96", "1.04"))]
 
@@ -164,9 +164,9 @@ def test_images_are_tiled_row_by_row_with_white_between_them_and_where_there_is_
 @pytest.mark.parametrize(
     ("wrong", "title", "rows"),
     [
-        (0, "Wrong on none of 100 test images", 1),
-        (9, "Wrong on 9 of 100 test images: what", 2),
-        (33, "Wrong on 33 of 100 test images; the 32 most confident: what", 4),
+        (0, "None of 100 test images are misclassified", 1),
+        (9, "9 of 100 test images are misclassified: predicted class with its probability, label", 2),
+        (33, "33 of 100 test images are misclassified; the 32 of the highest confidence: predicted class", 4),
     ],
 )
 def test_as_many_mistakes_as_there_are_up_to_32(tmp_path, monkeypatch, data, wrong, title, rows):
@@ -177,13 +177,13 @@ def test_as_many_mistakes_as_there_are_up_to_32(tmp_path, monkeypatch, data, wro
     probs[np.arange(100), said] = 0.5 + np.arange(100) / 250
     path = tmp_path / "mistakes.png"
     found = texts(lambda: figures.mistakes(path, data["test"].images, labels, probs, CIFAR10), monkeypatch)
-    captions = [text for text in found if "\nis " in text]
+    captions = [text for text in found if "\nlabel " in text]
     assert len(captions) == min(wrong, 32)
     assert any(title in text for text in found)
     assert size(path)[1] == pytest.approx((1.26 * rows + 0.3) * 120, abs=1)
     if wrong:
         surest = wrong - 1
-        expected = f"{CIFAR10[said[surest]]} {0.5 + surest / 250:.0%}\nis {CIFAR10[labels[surest]]}"
+        expected = f"{CIFAR10[said[surest]]} {0.5 + surest / 250:.0%}\nlabel {CIFAR10[labels[surest]]}"
         assert captions[0] == expected
 
 
@@ -193,7 +193,7 @@ def test_a_class_without_images_leaves_its_row_empty(tmp_path, monkeypatch):
     found = texts(lambda: figures.confusion_matrix(tmp_path / "a.png", matrix, ("ant", "bee", "cat")), monkeypatch)
     assert {"5", "7", "ant", "bee", "cat"} <= set(found)
     assert "0" not in found
-    assert any("100.0% are right" in text for text in found)
+    assert any("accuracy 100.0%" in text for text in found)
 
 
 def test_empty_bins_have_no_bar(tmp_path):

@@ -17,7 +17,7 @@ from pipeline.models.common.saved import Saved
 from tests.models.test_networks import network
 
 NAMES = ("corruptions", "shifts")
-DEFAULTS = {"batch_size": 50, "tta": "none", "robustness": 40, "shift": 2, "shift_step": 2, "seed": 0}
+DEFAULTS = {"batch_size": 50, "tta": "none", "robustness": 40, "shift": 2, "shift_step": 1, "seed": 0}
 
 
 @pytest.fixture
@@ -58,12 +58,12 @@ def test_it_leaves_tables_figures_and_their_means(measure, saved, data, cpu):
     out, metrics = measure()
     assert files(out) == {f"robustness/{name}.csv" for name in NAMES} | {f"figures/{name}.png" for name in NAMES}
     corrupted, shifted = (rows(out / f"robustness/{name}.csv") for name in NAMES)
-    assert (len(corrupted), len(shifted)) == (25, 2 * 9)
+    assert (len(corrupted), len(shifted)) == (25, 2 * 25)
     mean = sum(float(row["accuracy"]) for row in corrupted) / 25
     assert metrics["test/corruption_accuracy"] == pytest.approx(mean)
     moved = [row for row in shifted if (row["dx"], row["dy"]) != ("0", "0")]
     for name in ("accuracy", "consistency"):
-        mean = sum(float(row[name]) for row in moved) / 16
+        mean = sum(float(row[name]) for row in moved) / 48
         assert metrics[f"test/shift_{name}"] == pytest.approx(mean)
     test = data["test"]
     first = [index for index, label in enumerate(test.labels) if list(test.labels[:index]).count(label) < 4]
@@ -96,6 +96,14 @@ def test_without_images_nothing_is_measured_and_the_folder_is_there_all_the_same
     assert metrics == {}
     assert (out / "robustness").is_dir()
     assert files(out) == set()
+
+
+def test_a_grid_of_three_by_three_has_a_table_and_no_figure(measure):
+    """Its map shows no more than the means."""
+    out, metrics = measure(shift_step=2)
+    assert files(out) == {"robustness/corruptions.csv", "robustness/shifts.csv", "figures/corruptions.png"}
+    assert len(rows(out / "robustness/shifts.csv")) == 2 * 9
+    assert {"test/shift_accuracy", "test/shift_consistency"} <= metrics.keys()
 
 
 def test_without_shifts_corruptions_are_left(measure):

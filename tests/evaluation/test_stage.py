@@ -25,7 +25,7 @@ def run(tmp_path, processed):
 
     def evaluated(**changes) -> SimpleNamespace:
         keys = {key.replace("__", "."): value for key, value in changes.items()}
-        params = write_params(tmp_path / "params.yaml", SMALL | {"evaluate.shift": 2, "evaluate.shift_step": 2} | keys)
+        params = write_params(tmp_path / "params.yaml", SMALL | {"evaluate.shift": 2, "evaluate.shift_step": 1} | keys)
         settings, metadata = load(params), dataset.load_metadata(processed)
         torch.manual_seed(1)
         options = {"mean": metadata.mean, "std": metadata.std, "classes": 10}

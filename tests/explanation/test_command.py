@@ -79,7 +79,7 @@ def read(page: Path) -> tuple[str, list[str], list[bytes]]:
 
 
 def test_a_mistake_is_explained_on_a_page_with_all_pictures_in_it(model, explain, few, tmp_path):
-    """What the network says, what it should have said, and a line for each finding."""
+    """The prediction, the label, and a line for each finding."""
     test, classes = few["test"], few.metadata.classes
     said = predicted(model, test.images)
     index = int(np.flatnonzero(said != test.labels)[0])
@@ -88,19 +88,19 @@ def test_a_mistake_is_explained_on_a_page_with_all_pictures_in_it(model, explain
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith(f"test image {index}: {wrong} ")
-    assert lines[0].endswith(f"(labelled {right})")
+    assert lines[0].endswith(f"(label {right})")
     for name in ("Grad-CAM", "occlusion", "integrated gradients"):
         for label in (wrong, right):
             assert sum(line.startswith(f"{name} for {label}: rank correlation") for line in lines) == 1
     mistakes = int((said != test.labels).sum())
-    assert f"of {mistakes:,} mistakes on 200 test images" in out
+    assert f"of {mistakes:,} errors on 200 test images" in out
     assert lines[-1] == f"wrote {Path('here/explanation.html')}"
     text, titles, pictures = read(tmp_path / "here/explanation.html")
     assert pictures == [(tmp_path / "here" / name).read_bytes() for name in PICTURES]
-    assert f"What speaks for {right}, its label" in titles
+    assert f"Attribution of {right}, the label" in titles
     assert text.startswith(f"test image {index}: {wrong}")
     assert "cnn trained on shapes10" in text
-    assert "near 1 the map shows the image or the layout" in text
+    assert "near 1 the map depends on the image or the architecture" in text
     for picture in pictures:
         with Image.open(io.BytesIO(picture)) as image:
             assert min(image.size) > 200
@@ -127,10 +127,10 @@ def test_an_image_file_is_explained_without_a_label(model, explain, few, tmp_pat
     assert code == 0
     name = few.metadata.classes[predicted(model, image[None])[0]]
     assert out.startswith(f"mine.png: {name} ")
-    assert "labelled" not in out.splitlines()[0]
+    assert "(label" not in out.splitlines()[0]
     assert "(cosine 1.00 to " in out
     _, titles, _ = read(tmp_path / "explain/explanation.html")
-    assert any(title.endswith(", the next probable class") for title in titles)
+    assert any(title.endswith(", the second most probable class") for title in titles)
 
 
 def test_of_an_mlp_a_line_says_why_what_convolutions_do_is_left_out(explain, small_params, data, tmp_path):
@@ -141,7 +141,7 @@ def test_of_an_mlp_a_line_says_why_what_convolutions_do_is_left_out(explain, sma
     left_out = [line.removeprefix("left out: ") for line in out.splitlines() if line.startswith("left out: ")]
     no_filters = "this network has no first-layer filters: no layer has weights (F, 3, k, k)"
     no_maps = "this network has no feature maps: none of its parts has an output (N, C, H, W)"
-    topics = ("edges", "the first layer's filters", "feature maps", "what excites channels")
+    topics = ("edges", "the first layer's filters", "feature maps", "patches that activate channels")
     reasons = (no_filters, no_filters, no_maps, no_maps)
     assert left_out[2:] == [f"{topic}: {reason}" for topic, reason in zip(topics, reasons, strict=True)]
     assert all(line.startswith("Grad-CAM: this network has no convolution") for line in left_out[:2])
@@ -157,13 +157,13 @@ def test_filters_of_single_pixels_see_no_edges_but_have_feature_maps(explain, sm
     save(tmp_path / "model", small_params({"model.cnn.kernel_size": 1}), data.metadata)
     code, out, _ = explain()
     assert code == 0
-    assert out.count("the first layer's filters: found 1 x 1 px, which see no edges") == 2
+    assert out.count("the first layer's filters: found 1 x 1 px, which cannot detect edges") == 2
     written = {path.name for path in (tmp_path / "explain").iterdir()}
     assert set(PICTURES) - written == {"edges.png", "first_layer.png"}
 
 
 def test_what_layers_answer_is_said_in_numbers(model, explain, few):
-    """The filter's sums, the first layer beside chance, the feature maps' shapes, the classes of what excites."""
+    """The filter's sums, the first layer and random filters, the feature maps' shapes, the classes of patches."""
     del model
     _, out, _ = explain("--index", 5)
     grey = np.asarray(Image.fromarray(few["test"].images[5]).convert("L"))
@@ -173,9 +173,11 @@ def test_what_layers_answer_is_said_in_numbers(model, explain, few):
     assert low < high
     assert {low, high} <= sums
     assert re.search(r"orientation selectivity of the first layer 0\.\d\d, of random filters 0\.\d\d \(p = ", out)
-    assert re.search(r"its cosine with edge filters 0\.\d\d, of random filters 0\.\d\d \(p = ", out)
+    assert re.search(
+        r"cosine similarity of the first layer with edge filters 0\.\d\d, of random filters 0\.\d\d \(p = ", out
+    )
     assert "first layer to last: 8 of 16 x 16 (blocks.0), 16 of 8 x 8 (blocks.1)" in out
-    assert re.search(r"of the 9 images .* \d\.\d \(blocks\.0\), \d\.\d \(blocks\.1\) are of one class", out)
+    assert re.search(r"of the 9 of 200 images .* \d\.\d \(blocks\.0\), \d\.\d \(blocks\.1\) have the same label", out)
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_a_first_layer_answers_as_in_its_network(arch, changes, layer):
     ("arch", "changes", "message"),
     [
         ("mlp", {}, r"this network has no first-layer filters: no layer has weights \(F, 3, k, k\)"),
-        ("cnn", {"kernel_size": 1}, "found 1 x 1 px, which see no edges; expected at least 2 x 2 px$"),
+        ("cnn", {"kernel_size": 1}, "found 1 x 1 px, which cannot detect edges; expected at least 2 x 2 px$"),
     ],
 )
 def test_a_network_without_filters_to_see_is_an_error(arch, changes, message):

@@ -53,7 +53,7 @@ def test_channels_that_answer_to_the_colour_of_a_class_agree_on_the_class(colour
     assert found.metrics["inspect/patch_agreement/first"] == found.metrics["inspect/patch_agreement/last"] == 1
     assert found.metrics["inspect/patch_agreement/random"] < 0.8
     (said,) = found.findings
-    assert said.startswith("of the 9 images out of 36 that excite a channel most, 9.0 (blocks.0) are of one class")
+    assert said.startswith("of the 9 of 36 images that activate a channel most, 9.0 (blocks.0) have the same label")
     assert (tmp_path / "patches.png").stat().st_size > 1000
 
 
@@ -73,7 +73,10 @@ def test_the_map_counts_neighbours_by_features_and_by_pixels(coloured, cpu, tmp_
     found = learned.map_of_classes(looked_at(coloured, cpu), tmp_path / "map.png")
     assert found.metrics["inspect/neighbour_accuracy"] == 1
     assert found.metrics["inspect/neighbour_accuracy/pixels"] < 0.9
-    assert found.findings[0].startswith("of 36 test images, 100.0% have the class")
+    assert found.findings[0] == (
+        "accuracy of a 10-nearest-neighbour classifier on 36 test images: 100.0% by the last layer's input, "
+        f"{found.metrics['inspect/neighbour_accuracy/pixels']:.1%} by pixels"
+    )
 
 
 def test_an_image_of_ones_own_is_a_star_and_counts_for_nothing(coloured, cpu, tmp_path):
@@ -88,8 +91,7 @@ def test_few_images_have_fewer_neighbours(coloured, cpu, tmp_path):
     """Six images: five others each."""
     few = Split(coloured.images[::6], coloured.labels[::6])
     (said,) = learned.map_of_classes(looked_at(few, cpu), tmp_path / "map.png").findings
-    assert said.startswith("of 6 test images, ")
-    assert "among the 5 nearest by features" in said
+    assert said.startswith("accuracy of a 5-nearest-neighbour classifier on 6 test images: ")
 
 
 def test_mistakes_are_counted_by_pairs_of_classes(coloured, cpu, tmp_path):
@@ -99,7 +101,7 @@ def test_mistakes_are_counted_by_pairs_of_classes(coloured, cpu, tmp_path):
     subject = looked_at(coloured, cpu, probs=np.eye(3, dtype=np.float32)[said])
     found = learned.confused(subject, tmp_path / "confusions.png")
     expected = (
-        "mixed up most: kind 2 taken for kind 0 4 times, kind 0 for kind 2 0 times, of 4 mistakes on 36 test images"
+        "confused most: kind 2 predicted as kind 0 4 times, kind 0 as kind 2 0 times, of 4 errors on 36 test images"
     )
     assert found.findings == (expected,)
 
@@ -108,7 +110,7 @@ def test_a_network_without_mistakes_has_pictures_that_say_so(coloured, cpu, tmp_
     """No pair of classes, no suspicious label, and no crash."""
     subject = looked_at(coloured, cpu)
     assert learned.confused(subject, tmp_path / "confusions.png").findings == (
-        "no two classes are mixed up on 36 test images",
+        "no two classes are confused on 36 test images",
     )
     found = learned.suspicious(subject, tmp_path / "labels.png")
     assert found.metrics == {"inspect/suspicious_labels": 0}
@@ -124,7 +126,7 @@ def test_suspicious_labels_are_a_share_of_the_images(coloured, cpu, tmp_path):
     probs = np.float32(0.9) * np.eye(3, dtype=np.float32)[coloured.labels] + np.float32(0.1 / 3)
     found = learned.suspicious(looked_at(Split(coloured.images, labels), cpu, probs=probs), tmp_path / "labels.png")
     assert found.metrics["inspect/suspicious_labels"] == pytest.approx(3 / 36)
-    assert found.findings[0].startswith("3 of 36 test labels look wrong")
+    assert found.findings[0].startswith("3 of 36 test labels are suspicious")
 
 
 def test_what_a_network_cannot_give_is_left_out_with_the_reason(coloured, cpu, tmp_path, capsys):

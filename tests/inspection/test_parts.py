@@ -97,7 +97,7 @@ def test_it_draws_what_the_network_has_learned(run, processed, capsys):
     assert metrics["inspect/neighbour_accuracy/pixels"] == pytest.approx((votes == test.labels).mean())
     said = capsys.readouterr().out
     assert "orientation selectivity of the first layer 0." in said
-    assert f"{round(200 * metrics['inspect/suspicious_labels'])} of 200 test labels look wrong to the network" in said
+    assert f"{round(200 * metrics['inspect/suspicious_labels'])} of 200 test labels are suspicious (accuracy " in said
 
 
 def test_the_same_inputs_give_the_same_bytes_and_another_seed_other_random_filters(run):

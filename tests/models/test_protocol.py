@@ -157,7 +157,7 @@ def test_it_is_inspected(name, left_out, maps, added, data, cpu, tmp_path, capsy
             [
                 *(NO_GRAD_CAM, NO_GRAD_CAM),
                 *(f"{topic}: {NO_FILTERS}" for topic in ("edges", "the first layer's filters")),
-                *(f"{topic}: {NO_MAPS}" for topic in ("feature maps", "what excites channels")),
+                *(f"{topic}: {NO_MAPS}" for topic in ("feature maps", "patches that activate channels")),
             ],
         ),
     ],
