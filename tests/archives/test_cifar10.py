@@ -282,7 +282,7 @@ def refusal(sources, sha256, out) -> str:
     with pytest.raises(ArchiveError) as caught:
         cifar10.fetch(sources, sha256, out)
     message = str(caught.value)
-    for way_on in ("data.archive=FILE", "data.sha256=HASH", "data.archive=URL", "data.dataset=shapes10"):
+    for way_on in ("data.archive: FILE", "data.sha256: HASH", "data.archive: URL", "data.dataset: shapes10"):
         assert way_on in message
     for source in sources:
         assert f"{source}: " in message

@@ -187,7 +187,7 @@ def test_the_report_is_one_file_that_names_all_it_shows(forge):
         page = report.render(repository, found)
         assert report.render(repository, found) == page
     assert page.count("<details") == 3
-    assert page.count("<svg") == 2 + 2 + 3
+    assert page.count("<svg") == 2 + 1 + 2 + 3
     assert "Best by val/accuracy: better, with 96.00% on the test images. Against HEAD: 1 better, 1 worse" in page
     for part in ('src="http', 'href="http', "@import", "<script"):
         assert part not in page
