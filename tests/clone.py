@@ -9,6 +9,8 @@ from pathlib import Path
 import mlflow
 
 from pipeline.experiments import results
+from pipeline.tracking import groups
+from pipeline.tracking.runs import PARENT_TAG
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
@@ -103,6 +105,17 @@ class Clone:
         self.stores += 1
 
     def runs(self) -> list[mlflow.entities.Run]:
+        """Return the runs of results, searches and studies: all but the parents of configurations."""
+        return [run for run in self._all_runs() if not groups.is_parent(run)]
+
+    def family(self, study: str) -> tuple[mlflow.entities.Run, list[mlflow.entities.Run]]:
+        """Return the run of a search or study and those of its experiments, children of it or of its configurations."""
+        (parent,) = [run for run in self.runs() if run.data.tags.get("study") == study]
+        parent_of = {run.info.run_id: run.data.tags.get(PARENT_TAG) for run in self._all_runs()}
+        above = {run: {parent_of[run], parent_of.get(parent_of[run])} for run in parent_of}
+        return parent, [run for run in self.runs() if parent.info.run_id in above[run.info.run_id]]
+
+    def _all_runs(self) -> list[mlflow.entities.Run]:
         client = self.client()
         experiment = client.get_experiment_by_name("cifar10")
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])

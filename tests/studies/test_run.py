@@ -86,8 +86,7 @@ def test_a_finished_study_runs_nothing_more_and_writes_the_same_bytes(clone):
 
 def test_every_experiment_is_a_child_of_the_studys_run(clone):
     """The parent says what was judged, and how."""
-    (parent,) = [run for run in clone.runs() if run.data.tags.get("study") == "pooling"]
-    children = [run for run in clone.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    parent, children = clone.family("pooling")
     assert {run.info.run_name for run in children} == {one.name for one in of_clone(clone).experiments}
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert f"**This {parent.data.tags['verdict']}**" in clone.pages["pooling.md"].decode()
