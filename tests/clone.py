@@ -109,7 +109,7 @@ class Clone:
         return [run for run in self._all_runs() if not groups.is_parent(run)]
 
     def family(self, study: str) -> tuple[mlflow.entities.Run, list[mlflow.entities.Run]]:
-        """Return the run of a search or study and those of its experiments, children of it or of its configurations."""
+        """Return the run of a search or study and those of its experiments, below it or its configurations."""
         (parent,) = [run for run in self.runs() if run.data.tags.get("study") == study]
         parent_of = {run.info.run_id: run.data.tags.get(PARENT_TAG) for run in self._all_runs()}
         above = {run: {parent_of[run], parent_of.get(parent_of[run])} for run in parent_of}
