@@ -144,11 +144,13 @@ def test_disabled_it_leaves_an_empty_folder_and_no_metrics(run, tmp_path, capsys
     assert set(json.loads((tmp_path / "runtime.json").read_text())[0]) == {
         f"inspect/{name}" for name in ("started", "ended", "stage_seconds")
     }
-    expected = "inspect.enabled is false; to add learned features: dvc exp run -S inspect.enabled=true\n"
+    expected = (
+        "inspect.enabled is false; to add learned features: dvc exp run --temp -n NAME -S inspect.enabled=true\n"
+    )
     assert capsys.readouterr().out == expected
     absent = tmp_path / "absent"
     inspect.main(tmp_path / "params.yaml", absent, absent, tmp_path / "o", tmp_path / "d", tmp_path / "r")
-    assert json.loads((tmp_path / "d").read_text()) == {}
+    assert json.loads((tmp_path / "d").read_text()) == [{}]
 
 
 def test_a_missing_model_is_one_line(run, tmp_path, processed):
