@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow
 
 from pipeline.experiments import results
+from pipeline.tracking import groups
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
@@ -103,6 +104,14 @@ class Clone:
         self.stores += 1
 
     def runs(self) -> list[mlflow.entities.Run]:
+        """Return the runs of results, searches and studies, without the parents of seeds."""
+        return [run for run in self._all_runs() if not groups.is_parent(run)]
+
+    def configurations(self) -> list[mlflow.entities.Run]:
+        """Return the runs that are parents of seeds."""
+        return [run for run in self._all_runs() if groups.is_parent(run)]
+
+    def _all_runs(self) -> list[mlflow.entities.Run]:
         client = self.client()
         experiment = client.get_experiment_by_name("cifar10")
         return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
