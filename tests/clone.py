@@ -10,6 +10,7 @@ import mlflow
 
 from pipeline.experiments import results
 from pipeline.tracking import groups
+from pipeline.tracking.runs import PARENT_TAG
 from tests.conftest import SMALL, write_params
 from tests.paths import ROOT
 
@@ -104,12 +105,19 @@ class Clone:
         self.stores += 1
 
     def runs(self) -> list[mlflow.entities.Run]:
-        """Return the runs of results, searches and studies, without the parents of seeds."""
+        """Return the runs of results, searches and studies: all but the parents of configurations."""
         return [run for run in self._all_runs() if not groups.is_parent(run)]
 
     def configurations(self) -> list[mlflow.entities.Run]:
         """Return the runs that are parents of seeds."""
         return [run for run in self._all_runs() if groups.is_parent(run)]
+
+    def family(self, study: str) -> tuple[mlflow.entities.Run, list[mlflow.entities.Run]]:
+        """Return the run of a search or study and those of its experiments, below it or its configurations."""
+        (parent,) = [run for run in self.runs() if run.data.tags.get("study") == study]
+        parent_of = {run.info.run_id: run.data.tags.get(PARENT_TAG) for run in self._all_runs()}
+        above = {run: {parent_of[run], parent_of.get(parent_of[run])} for run in parent_of}
+        return parent, [run for run in self.runs() if parent.info.run_id in above[run.info.run_id]]
 
     def _all_runs(self) -> list[mlflow.entities.Run]:
         client = self.client()

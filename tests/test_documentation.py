@@ -68,8 +68,7 @@ def test_commands_name_targets_params_and_subcommands_that_exist(page: Path):
 def test_commands_for_experiments_leave_the_workspace_alone():
     """They have --temp or --queue, and a name: without, their parameters stay in params.yaml for the next run."""
     sources = [path for folder in ("pipeline", "stages") for path in sorted((ROOT / folder).rglob("*.py"))]
-    pages = [page for page in PAGES if page.name != "inspecting.md"]  # whose commands follow the stage inspect
-    for path in (*pages, *sources, ROOT / "Makefile", ROOT / "params.yaml"):
+    for path in (*PAGES, *sources, ROOT / "Makefile", ROOT / "params.yaml"):
         for options in re.findall(r"dvc exp run (-.*)", path.read_text()):
             command = options.partition("`")[0]
             assert re.match("--temp|--queue|-S$", command), f"{path}: {command}"

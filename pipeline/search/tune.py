@@ -123,7 +123,7 @@ def _print_best(study: Study) -> None:
     console.print(table)
     if best:
         name = study.plan.experiment(best[0].number)
-        console.print(f"The best is {name}. Apply and export it:  dvc exp apply {name} && dvc repro", soft_wrap=True)
+        console.print(f"The best is {name}. Apply and export it:  dvc exp apply {name}; dvc repro", soft_wrap=True)
     else:
         console.print("No trial was completed.")
 

@@ -56,7 +56,7 @@ def promote(
     record = repository.results(revision)
     if "export" not in record.paths:
         raise PromotionError(
-            f"{revision.name}: expected an exported model, found none; dvc exp apply {revision.name} && dvc repro "
+            f"{revision.name}: expected an exported model, found none; dvc exp apply {revision.name}; dvc repro "
             "exports it"
         )
     model = str(record.tracking.get("model", settings["model"]))

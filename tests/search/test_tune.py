@@ -20,7 +20,7 @@ from pipeline.search import space
 from pipeline.search.study import BASE, Plan, Study
 from pipeline.tracking import live, store
 from pipeline.tracking.studies import StudyRun
-from tests.clone import Clone
+from tests.clone import Clone, ran
 
 # Long enough to be interrupted or given up before it ends, whatever the machine.
 EPOCHS = 300
@@ -82,13 +82,6 @@ def workspaces(clone: Clone) -> list[Path]:
 def states(clone: Clone) -> list[Path]:
     """Return the trainings that could go on."""
     return list((clone.folder / ".checkpoints").glob("*/*"))
-
-
-def family(clone: Clone, study: str) -> tuple[mlflow.entities.Run, list[mlflow.entities.Run]]:
-    """Return a study's run in MLflow and its children."""
-    (parent,) = [run for run in clone.runs() if run.data.tags.get("study") == study]
-    children = [run for run in clone.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    return parent, children
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
@@ -199,7 +192,7 @@ def test_an_interrupted_search_ends_with_all_its_trials_and_none_twice(searched)
 
 def test_every_trial_is_a_child_of_the_studys_run(searched):
     """One run for each, none left over; the parent says what was searched and what was best."""
-    parent, children = family(searched, "search")
+    parent, children = searched.family("search")
     assert sorted(run.info.run_name for run in children) == [f"search-{number:04d}" for number in range(4)]
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     best = max(trials(searched, "search"), key=lambda trial: (trial.value, -trial.number))
@@ -222,22 +215,31 @@ def test_a_trial_ends_with_evaluate_and_has_no_model_to_register(searched):
         record = repository.results(repository.resolve("search-0000"))
     assert {"preprocess", "train", "evaluate"} <= record.paths.keys()
     assert not {"inspect", "export", "track"} & record.paths.keys()
-    _, children = family(searched, "search")
+    _, children = searched.family("search")
     client = searched.client()
     assert not [run for run in children if client.search_model_versions(f"run_id = '{run.info.run_id}'")]
     assert all("test/accuracy" in run.data.metrics for run in children)
     said = searched(sys.executable, "-m", "pipeline", "promote", "search-0000", code=1)
-    assert said.startswith("error: search-0000: expected an exported model, found none; dvc exp apply search-0000 && ")
+    assert said.startswith(
+        "error: search-0000: expected an exported model, found none; dvc exp apply search-0000; dvc "
+    )
 
 
-def test_the_best_experiment_is_taken_over_by_the_command_that_is_printed(searched):
-    """Its parameters are then those of params.yaml."""
+def test_the_best_experiment_is_applied_and_exported_by_the_command_that_is_printed(searched):
+    """Its parameters are then those of params.yaml; no training runs again, and its model can be promoted.
+
+    Nothing was exported here before, so dvc exp apply reports missing files.
+    """
     best = max(trials(searched, "search"), key=lambda trial: (trial.value, -trial.number))
     command = searched.finished.rstrip().splitlines()[-1].split(":  ")[1]
-    apply, _, repro = command.partition(" && ")
-    assert (apply, repro) == (f"dvc exp apply search-{best.number:04d}", "dvc repro")
-    searched(*apply.split())
+    assert command == f"dvc exp apply search-{best.number:04d}; dvc repro"
+    output = searched("sh", "-c", command)
+    assert ran(output) == ["inspect", "export", "track"]
     applied = loading.load(searched.folder / "params.yaml")
+    with Repository(searched.folder) as repository:
+        record = repository.results(repository.resolve("workspace"))
+    assert record.metrics["val/accuracy"] == best.value
+    assert (searched.folder / record.paths["export"]["out"]).stat().st_size == record.metrics["export/onnx_bytes"]
     searched("git", "checkout", "-q", ".")
     searched("git", "clean", "-fdq")
     assert applied.optimizer.sgd.lr == best.params["optimizer.sgd.lr"]
@@ -284,7 +286,7 @@ def test_hopeless_trials_are_given_up_and_leave_nothing(searched):
     assert "below the median of the others" in found[1].user_attrs["reason"]
     assert "convs_per_block: found 3 numbers" in found[2].user_attrs["reason"]
     assert {name for name in names(searched) if name.startswith("hopeless")} == {"hopeless-0000"}
-    _, children = family(searched, "hopeless")
+    _, children = searched.family("hopeless")
     assert {run.info.run_name: run.info.status for run in children} == {
         "hopeless-0000": "FINISHED",
         "hopeless-0001": "KILLED",

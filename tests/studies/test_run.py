@@ -84,14 +84,11 @@ def test_a_finished_study_runs_nothing_more_and_writes_the_same_bytes(clone):
     assert str(clone.folder) not in text
 
 
-def test_every_configuration_is_a_child_of_the_studys_run(clone):
+def test_every_experiment_is_a_child_of_the_studys_run(clone):
     """The parent says what was judged, and how."""
-    (parent,) = [run for run in clone.runs() if run.data.tags.get("study") == "pooling"]
-    tried = [run for run in clone.configurations() if run.data.tags["mlflow.parentRunId"] == parent.info.run_id]
-    ids = {run.info.run_id for run in tried}
-    children = [run for run in clone.runs() if run.data.tags.get("mlflow.parentRunId") in ids]
+    parent, children = clone.family("pooling")
     assert {run.info.run_name for run in children} == {one.name for one in of_clone(clone).experiments}
-    assert {run.info.status for run in (parent, *tried, *children)} == {"FINISHED"}
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert f"**This {parent.data.tags['verdict']}**" in clone.pages["pooling.md"].decode()
     assert parent.data.metrics["macs_ratio"] == pytest.approx(1753728 / 7258752, rel=1e-3)
 
