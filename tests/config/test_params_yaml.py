@@ -1,15 +1,12 @@
 """params.yaml itself: DVC changes the values of `-S` in it and nothing else."""
 
 import difflib
-import json
 import shutil
 
 import pytest
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
-from pipeline.config.loading import read
-from pipeline.config.section import flatten
 from tests.paths import ROOT
 
 
@@ -44,20 +41,6 @@ def test_dvc_changes_one_line_for_one_value(tmp_path, override, line):
 def test_a_list_of_another_length_changes_its_own_lines(tmp_path):
     """One line for an item."""
     assert changed_lines(tmp_path, "model.cnn.widths=[16,32]") == ["+    - 16", "-    - 64", "-    - 128"]
-
-
-@pytest.mark.parametrize("value", [[], [7], [7, 8, 9]])
-@pytest.mark.parametrize("key", ["model.cnn.hidden", "model.mlp.hidden"])
-def test_a_list_that_may_be_empty_leaves_the_other_lines_alone(tmp_path, key, value):
-    """Their comments are above them: behind one, the writer joins two later lines when the list is empty."""
-    lines = changed_lines(tmp_path, f"{key}={json.dumps(value)}")
-    assert {line[1:].strip() for line in lines} <= {
-        "hidden:",
-        "hidden: []",
-        *(f"- {width}" for width in (7, 8, 9, 128)),
-    }
-    found, before = (dict(flatten(read(folder / "params.yaml"))) for folder in (tmp_path, ROOT))
-    assert found == before | {key: value}
 
 
 def test_without_a_change_the_file_is_the_same(tmp_path):
