@@ -108,6 +108,10 @@ class Clone:
         """Return the runs of results, searches and studies: all but the parents of configurations."""
         return [run for run in self._all_runs() if not groups.is_parent(run)]
 
+    def configurations(self) -> list[mlflow.entities.Run]:
+        """Return the runs that are parents of seeds."""
+        return [run for run in self._all_runs() if groups.is_parent(run)]
+
     def family(self, study: str) -> tuple[mlflow.entities.Run, list[mlflow.entities.Run]]:
         """Return the run of a search or study and those of its experiments, below it or its configurations."""
         (parent,) = [run for run in self.runs() if run.data.tags.get("study") == study]

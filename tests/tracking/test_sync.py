@@ -40,7 +40,8 @@ def content(clone: Clone) -> dict[str, tuple]:
             key: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, key)]
             for key in run.data.metrics
         }
-        tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.user")}
+        own = {key: value.replace(run.info.run_id, "ID") for key, value in run.data.tags.items()}
+        tags = {key: value for key, value in own.items() if key not in ("mlflow.user", "mlflow.parentRunId")}
         versions = client.search_model_versions(f"run_id = '{run.info.run_id}'")
         registered = [(v.version, v.description, v.tags) for v in versions]
         files = sorted(
@@ -86,6 +87,9 @@ def test_a_queue_of_four_on_a_fresh_store_makes_four_whole_runs(clone):
             files
         )
     assert set(found) == set(clone("dvc", "exp", "list", "--name-only").split())
+    (parent,) = clone.configurations()
+    assert parent.data.metrics["n"] == len(SEEDS), "three workers finished at about the same moment"
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
 
 
 def test_results_of_revisions_can_be_shown_and_compared(clone):
@@ -138,6 +142,8 @@ def test_sync_follows_what_was_done_to_experiments(clone):
     assert after[second].data.tags["dvc_experiment"] == "gone"
     assert clone("git", "rev-parse", "HEAD").strip() in after[fourth].data.tags["revisions"]
     assert sync(clone)[-1].startswith("nothing to do: 3 results have their run")
+    (parent,) = clone.configurations()
+    assert parent.data.metrics["n"] == 3, "the removed one no longer counts"
 
 
 def test_a_lost_store_is_rebuilt_from_git_and_dvc(clone):
@@ -156,6 +162,8 @@ def test_a_lost_store_is_rebuilt_from_git_and_dvc(clone):
                 assert [version[1:] for version in part] == [version[1:] for version in before[name][5]]
             else:
                 assert part == before[name][position], name
+    (parent,) = clone.configurations()
+    assert parent.data.metrics["n"] == 3
     assert sync(clone)[-1].startswith("nothing to do: 3 results have their run")
 
 
