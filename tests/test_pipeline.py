@@ -72,9 +72,10 @@ def test_the_run_is_complete_in_mlflow(clone):
     assert [point.step for point in curve] == [1, 2]
     assert curve[-1].value == clone.metrics("train")["val/accuracy"]
     assert run.data.tags["dataset"] == "shapes10"
-    assert run.data.tags["device"] == "cpu"
+    assert run.data.tags["device_name"] == measured["train/device_name"]
+    assert run.data.tags["precision"] == measured["train/precision"]
     assert run.data.tags["mlflow.source.name"] == "dvc.yaml"
-    assert run.data.tags["mlflow.note.content"].startswith("# cnn for shapes10")
+    assert f"| test accuracy | {measured['test/accuracy']:.2%} |" in run.data.tags["mlflow.note.content"]
     lock = YAML(typ="safe").load(clone.folder / "dvc.lock")
     (recorded,) = [out["md5"] for out in lock["stages"]["preprocess"]["outs"] if out["path"] == "data/processed"]
     (used,) = run.inputs.dataset_inputs
