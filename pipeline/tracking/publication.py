@@ -52,7 +52,7 @@ def publish(root: Path, settings: Mapping[str, Any], record: Results, owner: Own
             run = run or runs.create(client, experiment, record.training, record.arch, owner, record)
             _complete(client, run, model, record, owner, folder)
         if not existed or not groups.is_grouped(run):
-            _describe(root, client, run, record, owner)
+            describe(root, client, run, record, owner)
         return Published(run.info.run_name, run.info.run_id, runs.model_version(client, model, run), existed)
 
 
@@ -127,7 +127,7 @@ def _tags(record: Results) -> dict[str, str]:
     }
 
 
-def _describe(root: Path, client: "MlflowClient", run: "Run", record: Results, owner: Owner) -> None:
+def describe(root: Path, client: "MlflowClient", run: "Run", record: Results, owner: Owner) -> None:
     """Write the run's description, and make it a child of its configuration."""
     since = owner.baseline or "HEAD"
     differing = {key: text_of(value) for key, value in baseline.differing_from(root, since, record).items()}

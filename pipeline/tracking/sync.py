@@ -130,6 +130,8 @@ def apply(repository: Repository, settings: Mapping[str, str], change: Change) -
         else:
             assert change.run is not None
             run_id = change.run.info.run_id
+            if change.verb == "rename":  # the description names the experiment
+                publication.describe(repository.root, client, change.run, carried.record, carried.owner)
         for key, value in (carried.owner.tags | {REVISIONS_TAG: carried.revisions_tag}).items():
             client.set_tag(run_id, key, value)
         if carried.owner.experiment:
