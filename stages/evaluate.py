@@ -46,8 +46,9 @@ def main(
         files.write_row(details, {"test/data": saved.metadata.name, **others})
         files.write_csv(classes, by_class)
         files.write_csv(predictions, evaluation.table(probs, test.labels, saved.metadata.classes))
-        figures.draw(figures_dir, files.read_csv(history), layers, test, probs, saved.metadata.classes)
-        files.write_text(card, model_card.render(saved, files.read_csv(history)[-1], result, by_class))
+        epochs = files.read_csv(history)
+        figures.draw(figures_dir, epochs, layers, test, probs, saved.metadata.classes)
+        files.write_text(card, model_card.render(saved, epochs[-1], result, by_class))
         measured["evaluate/device"] = place.type
         measured["evaluate/peak_memory_mib"] = round(device.peak_memory_mib(place), 1)
     print(

@@ -4,7 +4,6 @@ A parent is derived from its children alone: it is made anew whenever one of the
 which finish at the same moment, in any order, leave the same parent.
 """
 
-import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -56,11 +55,9 @@ class Spread:
         mean = statistics.fmean(values)
         if len(values) == 1:
             return cls(1, mean)
-        from scipy.stats import t  # takes a second to import
+        from pipeline.experiments.statistics import mean_interval  # scipy takes a second to import
 
-        deviation = statistics.stdev(values)
-        half = float(t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
-        return cls(len(values), mean, deviation, (mean - half, mean + half))
+        return cls(len(values), mean, statistics.stdev(values), mean_interval(values))
 
 
 def join(root: Path, client: "MlflowClient", run: "Run", record: Results, differing: Mapping[str, str]) -> None:
