@@ -21,6 +21,7 @@ from pipeline import files
 from pipeline.archives import cifar10, shapes10
 from pipeline.config import loading
 from pipeline.data import dataset
+from pipeline.experiments import dependencies
 from tests.paths import ROOT
 
 # Small enough that a training takes a second or two, without the pictures of what is learned, which take longer, and
@@ -76,6 +77,14 @@ def start_python(code: str, *arguments: str, environment: dict[str, str]) -> sub
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def stage_command(name: str, folder: Path, **paths: Path) -> list[str]:
+    """Return the command that dvc.yaml has for a stage, with paths for some options and all others in a folder."""
+    words = dependencies.stages(ROOT)[name]["cmd"].split()[1:]
+    options = zip(words[2::2], words[3::2], strict=True)
+    chosen = {option: paths.get(option.removeprefix("--"), folder / path) for option, path in options}
+    return [sys.executable, *words[:2], *(str(word) for pair in chosen.items() for word in pair)]
 
 
 @pytest.fixture

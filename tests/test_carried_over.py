@@ -25,6 +25,7 @@ EXPERIMENTS = {
     },
     **{f"relu-{number}": {"train.seed": seed} for number, seed in enumerate((0, 1, 2), start=1)},
     "fast": presets.find("fast").values,
+    "learned": {"inspect.enabled": True},
 }
 """What README's experiments change; values that are those of HEAD anyway change nothing."""
 # No MLflow, as few images and epochs as can be: what counts are the parameters.

@@ -3,11 +3,11 @@
 A run in the workspace inherits the parameters that earlier ones left in params.yaml; the line shows them.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -21,6 +21,8 @@ from pipeline.experiments.results import Results
 
 PRINTED = Path(".dvc/tmp/differing")
 """The process and the line that the first stage of the last run printed; DVC's temporary workspaces have their own."""
+SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh", "busybox")
+"""DVC starts each stage through one, which may or may not replace itself by the stage."""
 
 
 def load(path: Path) -> Params:
@@ -79,8 +81,9 @@ def results_at(root: Path, rev: str) -> Results | None:
 
 
 def _first(printed: Path, line: str) -> bool:
-    """Return whether this is the first stage with this line that the parent process, DVC, starts."""
-    content = f"{os.getppid()} {line}"
+    """Return whether this is the first stage with this line that DVC, its nearest ancestor but the shell, starts."""
+    dvc = next((process for process in psutil.Process().parents() if process.name() not in SHELLS), psutil.Process())
+    content = f"{dvc.pid} {dvc.create_time()} {line}"
     try:
         if printed.exists() and printed.read_text(encoding="utf-8") == content:
             return False

@@ -1,14 +1,16 @@
 """The line on what a run's params.yaml differs in from HEAD's."""
 
+import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 from pipeline.config.loading import load
 from pipeline.errors import ParamsError
 from pipeline.experiments import baseline, git
-from tests.conftest import write_params
+from tests.conftest import start_python, write_params
 from tests.forge import Forge
 
 
@@ -37,17 +39,17 @@ def test_it_names_effective_parameters_alone(forge):
     assert baseline.message(load(path), path) == expected
 
 
-def test_the_first_stage_of_a_run_prints_it(forge, capsys, monkeypatch):
-    """A run is what one process starts; if the line changes in between, it is printed again."""
-    path = change(forge, train__seed=1)
-    for _ in range(3):
-        assert baseline.load(path).train.seed == 1
-    assert capsys.readouterr().out == "params.yaml differs from HEAD: train.seed=1\n"
-    baseline.load(change(forge, train__seed=2))
-    assert capsys.readouterr().out == "params.yaml differs from HEAD: train.seed=2\n"
-    monkeypatch.setattr(baseline.os, "getppid", lambda: 1)
-    baseline.load(path)
-    assert capsys.readouterr().out == "params.yaml differs from HEAD: train.seed=2\n"
+def test_the_first_stage_of_a_run_prints_it(forge, environment):
+    """A run is what one process starts, by a shell that becomes the stage or one that stays; a new line is printed."""
+    first, second = (write_params(forge.folder / f"{seed}.yaml", {"train.seed": seed}) for seed in (1, 2))
+    params = forge.folder / "params.yaml"
+    code = f"import pathlib; from pipeline.experiments import baseline; baseline.load(pathlib.Path({str(params)!r}))"
+    stage = shlex.join([sys.executable, "-c", code])
+    dvc = "import subprocess, sys; [subprocess.run(command, shell=True, check=True) for command in sys.argv[1:]]"
+    commands = [f"cp {first} {params}", stage, f"{stage}; true", f"cp {second} {params}", f"{stage}; true", stage]
+    for _ in range(2):
+        said, _ = start_python(dvc, *commands, environment=environment).communicate()
+        assert said == "".join(f"params.yaml differs from HEAD: train.seed={seed}\n" for seed in (1, 2))
 
 
 def test_without_a_place_for_the_marker_every_stage_prints_it(forge, capsys):

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -13,7 +12,7 @@ import pytest
 
 from pipeline import files
 from pipeline.tracking import live
-from tests.conftest import SMALL, start_python, write_params
+from tests.conftest import SMALL, stage_command, start_python, write_params
 from tests.paths import ROOT
 from tests.tracked import TRAINING, all_runs, curve
 
@@ -94,16 +93,8 @@ def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
     """The server is killed after the first epoch: a warning, a trained model; when it is back, one whole run."""
     changes = SMALL | {"train.epochs": 6}
     parameters = write_params(tmp_path / "train.yaml", changes)
-    names = {
-        "out": "model",
-        "history": "history.csv",
-        "layers": "layers.csv",
-        "metrics": "train.json",
-        "runtime": "runtime.json",
-        "checkpoints": "state",
-    }
-    command = [sys.executable, "-m", "stages.train", f"--params={parameters}", f"--data={processed}"]
-    command += [f"--{key}={tmp_path / name}" for key, name in names.items()]
+    history = tmp_path / "history.csv"
+    command = stage_command("train", tmp_path, params=parameters, data=processed, history=history)
     train = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -122,10 +113,10 @@ def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
     _, warnings = train.communicate()
     assert train.returncode == 0, warnings
     assert (tmp_path / "model/weights.safetensors").exists()
-    assert len((tmp_path / "history.csv").read_text().splitlines()) == 7
+    assert len(history.read_text().splitlines()) == 7
 
     server.start()
-    identity = files.read_row(tmp_path / "runtime.json")["train/fingerprint"]
+    identity = files.read_row(tmp_path / "metrics/runtime/train.json")["train/fingerprint"]
     published = publish(metrics=record.metrics | {"train/fingerprint": identity})
     (run,) = all_runs(tmp_path)
     assert run.info.run_id == published.run_id

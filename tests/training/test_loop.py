@@ -5,8 +5,8 @@ import dataclasses
 import hashlib
 import signal
 import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from pipeline.errors import ParamsError, TrainingError
 from pipeline.models.common.saved import load_model, save_model
 from pipeline.training import checkpoint, loop, probe, step
 from pipeline.training.checkpoint import TrainingState
-from tests.conftest import SMALL, write_params
+from tests.conftest import SMALL, stage_command, write_params
 from tests.paths import ROOT
 
 
@@ -143,19 +143,7 @@ def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, pr
     parameters = write_params(tmp_path / "params.yaml", changes)
 
     def start(name: str) -> subprocess.Popen:
-        out = tmp_path / name
-        arguments = [
-            f"--{kind}={out / path}"
-            for kind, path in {
-                "out": "model",
-                "history": "history.csv",
-                "layers": "layers.csv",
-                "metrics": "train.json",
-                "runtime": "runtime.json",
-                "checkpoints": "checkpoints",
-            }.items()
-        ]
-        command = [sys.executable, "-m", "stages.train", f"--params={parameters}", f"--data={processed}", *arguments]
+        command = stage_command("train", tmp_path / name, params=parameters, data=processed)
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
     with start("killed") as killed:
@@ -164,22 +152,25 @@ def test_a_train_stage_killed_by_the_system_goes_on_bit_identically(tmp_path, pr
                 killed.send_signal(signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed/model").exists()
-    assert len(list((tmp_path / "killed/checkpoints").rglob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "killed/.checkpoints").rglob("*.safetensors"))) == 1
     resumed, whole = start("killed"), start("whole")
     said = resumed.communicate()[0]
     whole.communicate()
     assert resumed.returncode == whole.returncode == 0
     assert "epoch   2/12" in said
     assert "restored" in said
-    for name in ("model/weights.safetensors", "model/model.json", "history.csv", "layers.csv", "train.json"):
-        assert files.sha256(tmp_path / "killed" / name) == files.sha256(tmp_path / "whole" / name), name
-    assert not list((tmp_path / "killed/checkpoints").iterdir())
-    with (tmp_path / "whole/layers.csv").open() as file:
+    written = [Path("metrics/train.json"), Path("metrics/details/train.json")]
+    written += [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole/model").iterdir()]
+    assert len(written) == 6
+    for path in written:
+        assert files.sha256(tmp_path / "killed" / path) == files.sha256(tmp_path / "whole" / path), path
+    assert not list((tmp_path / "killed/.checkpoints").iterdir())
+    with (tmp_path / "whole/model/layers.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == list(probe.COLUMNS)
     layers = ["blocks.0.0", "blocks.0.2", "blocks.1.0", "blocks.1.2", "classifier.0"]
     assert [(row["epoch"], row["layer"]) for row in rows] == [(str(n), layer) for n in range(13) for layer in layers]
-    assert files.read_row(tmp_path / "whole/runtime.json")["train/diagnostics_seconds"] > 0
+    assert files.read_row(tmp_path / "whole/metrics/runtime/train.json")["train/diagnostics_seconds"] > 0
 
 
 @pytest.mark.parametrize(
