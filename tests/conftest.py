@@ -165,7 +165,7 @@ def empty_store(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / store.DATABASE}")  # client would set it for good
         store.client(folder)
     return folder / store.DATABASE
 

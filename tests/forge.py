@@ -100,6 +100,7 @@ class Forge:
             "train": {
                 "train/started": "2026-01-01T00:00:00+00:00",
                 "train/fingerprint": "f" * 64,
+                "train/stage_seconds": 9,
                 **dict.fromkeys((f"train/{key}" for key in MACHINE), "x"),
             },
             "evaluate": {"evaluate/ended": f"2026-01-01T00:{self.made:02}:00+00:00"},

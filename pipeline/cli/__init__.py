@@ -8,7 +8,7 @@ from pipeline.cli import models, results, search, setup
 GROUPS = {
     "Results": (results.show, results.compare, results.verify, results.sync, results.promote, results.ui),
     "Models": (models.predict, models.explain),
-    "Searches and studies": (search.tune, search.study),
+    "Searches and studies": (search.replicate, search.tune, search.study),
     "Setup": (setup.preset, setup.doctor),
 }
 """The commands by the heading that --help shows them under."""

@@ -67,7 +67,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Despite objections; a tag records them.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Go back to the previous version.")] = False,
 ) -> None:
-    """Point a registry alias to REV's model, unless that is significantly worse than the current one."""
+    """Point a registry alias to REV's model, if that is as accurate as the best so far, within a margin."""
     if undo == (rev is not None):
         raise typer.BadParameter("name either a revision or --undo")
     from pipeline.tracking import command

@@ -1,4 +1,4 @@
-"""Commands that run many experiments: a search for good parameters, the test of a claim."""
+"""Commands that run many experiments: a search for good parameters, the test of a claim, further seeds."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -70,3 +70,22 @@ def study(
         command.preview(Path.cwd(), plan)
     elif not command.run(Path.cwd(), plan, jobs):
         raise typer.Exit(INTERRUPTED)
+
+
+def replicate(
+    rev: Annotated[
+        str | None,
+        typer.Argument(metavar="REV", help="A commit or experiment; default: all that compare leaves open."),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Seeds that each should have; default: 3 of REV, else what settles the comparison."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Compare the experiments of every commit.")] = False,
+    baseline: Annotated[str, typer.Option(help="What the others are compared against.")] = "HEAD",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the experiments without queueing them.")] = False,
+) -> None:
+    """Queue the missing seeds of a configuration, or of all comparisons that are undecided."""
+    from pipeline.search import replication
+
+    replication.run(Path.cwd(), rev, seeds, everything=everything, baseline=baseline, dry_run=dry_run)

@@ -178,6 +178,15 @@ class ExportParams(Section):
     batch_size: Annotated[int, Field(ge=2, le=65536)]
     min_accuracy: Annotated[float, Field(ge=0, le=1)]
     """Lowest test accuracy of a model that can be promoted."""
+    max_drop: Annotated[float, Field(gt=0, le=1)]
+    """Largest test accuracy, as a fraction, that a promoted model may lose to the best champion so far."""
+
+
+class CompareParams(Section):
+    """The command compare."""
+
+    margin: Annotated[float, Field(ge=0, le=1)]
+    """Difference in accuracy, as a fraction, up to which two configurations are equivalent in practice."""
 
 
 class TrackingParams(Section):
@@ -201,6 +210,7 @@ class Params(Section):
     evaluate: EvaluateParams
     inspect: InspectParams
     export: ExportParams
+    compare: CompareParams
     tracking: TrackingParams
 
     def effective(self, *groups: str) -> dict[str, Any]:

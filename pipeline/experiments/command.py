@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline import files
+from pipeline.config import loading
 from pipeline.config.section import assignments
 from pipeline.errors import ResultsError
 from pipeline.experiments import comparison, tables, verification
-from pipeline.experiments.repository import Repository, Revision
+from pipeline.experiments.repository import Repository
 from pipeline.headline import HEADLINE
 
 FILE_WIDTH = 300
@@ -73,14 +74,15 @@ def compare(
     if not console.is_terminal:
         console.width = FILE_WIDTH
     with Repository(root) as repository:
+        margin = loading.load(root / "params.yaml").compare.margin
         against = repository.resolve(baseline)
-        chosen = [repository.resolve(rev) for rev in revisions] or _default(repository, everything)
+        chosen = [repository.resolve(rev) for rev in revisions] or repository.current(everything=everything)
         elsewhere = [] if revisions or everything else _elsewhere(repository)
         try:
-            found = comparison.compare(repository, chosen, baseline=against, sort=sort)
+            found = comparison.compare(repository, chosen, baseline=against, sort=sort, margin=margin)
         except ResultsError as error:
             raise ResultsError("\n".join([str(error), *elsewhere])) from None
-        for table in tables.tables(found):
+        for table in tables.tables(found, plot=True):
             console.print(tables.for_terminal(table, console.width), crop=False)
         for line in (*elsewhere, *tables.explanation(found)):
             console.print(f"- {line}", style="dim", highlight=False)
@@ -113,13 +115,6 @@ def verify(root: Path, rev: str) -> bool:
     if not found.environment:
         print("device, threads and library versions have not changed")
     return False
-
-
-def _default(repository: Repository, everything: bool) -> list[Revision]:
-    """Return the experiments of HEAD or of every commit, and HEAD if it has results."""
-    head = repository.resolve("HEAD")
-    experiments = repository.experiments(None if everything else head.sha)
-    return [*experiments, head] if repository.carries_results(head) else experiments
 
 
 def _elsewhere(repository: Repository) -> list[str]:

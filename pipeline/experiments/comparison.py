@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -54,20 +55,27 @@ class Contest:
     """The comparison of a row with the baseline on the same test images.
 
     Attributes:
-        row: the candidate.
-        pair: the two trainings whose predictions are compared, baseline first, with the same seed if possible.
+        baseline, row: the two sides.
+        pair: the two trainings whose predictions are shown image by image, baseline first, with the same seed if
+            possible.
         predictions: of the two trainings.
-        over_seeds: whether both have several seeds; then the means are compared, else the predictions of the pair.
-        difference: in accuracy.
+        difference: in accuracy: of the configurations if both sides have several seeds, else of the two networks.
+        margin: difference in accuracy, as a fraction, up to which two rows are equivalent in practice.
         adjusted: the p-value after Holm's correction for all contests of the comparison.
     """
 
+    baseline: Row
     row: Row
     pair: tuple[Member, Member]
     predictions: tuple[Predictions, Predictions]
-    over_seeds: bool
     difference: Difference
+    margin: float
     adjusted: float
+
+    @property
+    def over_seeds(self) -> bool:
+        """Whether configurations are compared, not two networks."""
+        return min(len(self.baseline.members), len(self.row.members)) > 1
 
     @property
     def won(self) -> int:
@@ -91,18 +99,47 @@ class Contest:
 
     @property
     def basis(self) -> str:
-        """The data of the test: all seeds of both sides, or one training of each."""
-        base, candidate = (member.seed for member in self.pair)
+        """The data of the test: the number of seeds of the row and of the baseline, or the seed of each network."""
         if self.over_seeds:
-            return "over seeds"
+            return f"{len(self.row.members)} against {len(self.baseline.members)} seeds"
+        base, candidate = (member.seed for member in self.pair)
         return f"seed {base}" if base == candidate else f"seed {candidate} against {base}"
 
     @property
     def verdict(self) -> str:
-        """Result of the test: better, worse, or no significant difference."""
-        if self.adjusted >= statistics.SIGNIFICANT:
-            return "no difference shown"
-        return "better" if self.difference.value > 0 else "worse"
+        """Result of the test: better, worse, equivalent or undecided, of one seed with "network" before it."""
+        low, high = self.difference.low, self.difference.high
+        if -self.margin < low and high < self.margin:
+            found = "equivalent"
+        elif self.adjusted < statistics.SIGNIFICANT:
+            found = "better" if self.difference.value > 0 else "worse"
+        else:
+            return "undecided"
+        return found if self.over_seeds else f"network {found}"
+
+    @property
+    def settled(self) -> bool:
+        """Whether the configurations are known to be better, worse or equivalent."""
+        return self.over_seeds and self.verdict != "undecided"
+
+    @cached_property
+    def seeds(self) -> int | None:
+        """The seeds on each side that would show this difference, or equivalence; None if no number would."""
+        effect = abs(self.difference.value)
+        planned = statistics.seeds_to_show(max(effect, self.margin - effect), self.difference)
+        more = min(len(self.baseline.members), len(self.row.members)) + 1
+        return None if planned is None else max(planned, more)
+
+    @property
+    def plan(self) -> str:
+        """What would settle the comparison, and the time it takes; "" if it is settled."""
+        if self.settled:
+            return ""
+        if self.seeds is None:
+            return f"more than {statistics.MOST_SEEDS} seeds, or more test images"
+        more = [max(0, self.seeds - len(row.members)) for row in (self.baseline, self.row)]
+        seconds = sum(row.seconds * count for row, count in zip((self.baseline, self.row), more, strict=True))
+        return f"{self.seeds} seeds on each side: {sum(more)} more, about {duration(seconds)}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +152,7 @@ class Comparison:
         differing: parameters that differ between rows.
         baseline: the row with which others are compared; None if it has no results.
         contests: one for each other row with the same test images.
+        margin: difference in accuracy up to which two rows are equivalent in practice.
         notes: further remarks, one line each.
     """
 
@@ -123,36 +161,46 @@ class Comparison:
     differing: tuple[str, ...]
     baseline: Row | None
     contests: tuple[Contest, ...]
+    margin: float
     notes: tuple[str, ...]
 
 
-def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: Revision, sort: str) -> Comparison:
+def compare(
+    repository: Repository, revisions: Sequence[Revision], *, baseline: Revision, sort: str, margin: float
+) -> Comparison:
     """Rank the results of revisions and compare them with a baseline.
 
     Args:
         revisions: the notes list those without results.
         baseline: included even if it is not among the revisions.
         sort: the metric to rank by.
+        margin: difference in accuracy, as a fraction, up to which two rows are equivalent in practice.
 
     Raises:
         ResultsError: none of the revisions has results.
         PipelineError: no result has the metric.
     """
-    members, notes = _members(repository, _unique([*revisions, baseline]))
-    if not members:
+    found, notes = collected(repository, [*revisions, baseline])
+    if not found:
         raise ResultsError("\n".join(notes) or "no results to compare")
-    rows = rank(group(members), sort)
-    reference = next((row for row in rows if any(_carries(member, baseline) for member in row.members)), None)
+    rows = rank(found, sort)
+    reference = next((row for row in rows if row.has(baseline)), None)
     if reference is None:
         notes = [note for note in notes if not note.startswith(f"{baseline.name}:")]
         notes.append(f"{baseline.name} has no results to compare with; choose another revision with --baseline")
     contests: list[Contest] = []
     known: dict[str, Predictions] = {}
+
+    def predicted(member: Member) -> Predictions:
+        if member.identity not in known:
+            known[member.identity] = predictions(repository, member)
+        return known[member.identity]
+
     for row in rows if reference else ():
         assert reference is not None
         if row is not reference:
             try:
-                contests.append(_contest(repository, reference, row, known))
+                contests.append(_contest(reference, row, margin, predicted))
             except ResultsError as error:
                 notes.append(str(error))
     adjusted = statistics.holm([contest.difference.p_value for contest in contests])
@@ -171,8 +219,15 @@ def compare(repository: Repository, revisions: Sequence[Revision], *, baseline: 
         differing(rows),
         reference,
         tuple(replace(contest, adjusted=p) for contest, p in zip(contests, adjusted, strict=True)),
+        margin,
         tuple(notes),
     )
+
+
+def collected(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Row], list[str]]:
+    """Return the results of revisions in rows, and the reasons why revisions have none."""
+    members, notes = _members(repository, _unique(revisions))
+    return group(members), notes
 
 
 def predictions(repository: Repository, member: Member) -> Predictions:
@@ -211,29 +266,31 @@ def _members(repository: Repository, revisions: Iterable[Revision]) -> tuple[lis
     return list(found.values()), notes
 
 
-def _carries(member: Member, revision: Revision) -> bool:
-    return member.revision.sha == revision.sha or revision.name in member.aliases
-
-
 def _unique(revisions: Iterable[Revision]) -> list[Revision]:
     """Return each revision once, experiments before commits."""
     unique = {(revision.sha, revision.experiment): revision for revision in revisions}.values()
     return sorted(unique, key=lambda revision: revision.experiment is None)
 
 
-def _contest(repository: Repository, reference: Row, row: Row, known: dict[str, Predictions]) -> Contest:
-    """Compare a row with the baseline, whose predictions are cached in `known`."""
+def duration(seconds: float) -> str:
+    """Return a duration in its largest unit."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _contest(reference: Row, row: Row, margin: float, predicted: Callable[[Member], Predictions]) -> Contest:
+    """Compare a row with the baseline."""
     by_seed = {member.seed: member for member in reference.members}
     candidate = next((member for member in row.members if member.seed in by_seed), row.members[0])
-    base = by_seed.get(candidate.seed, reference.members[0])
-    if base.record.content not in known:
-        known[base.record.content] = predictions(repository, base)
-    a, b = known[base.record.content], predictions(repository, candidate)
-    if not a.same_images(b):
+    pair = by_seed.get(candidate.seed, reference.members[0]), candidate
+    several = min(len(row.members), len(reference.members)) > 1
+    sides = [side.members if several else (one,) for side, one in zip((reference, row), pair, strict=True)]
+    found = [[predicted(member) for member in members] for members in sides]
+    first = predicted(pair[0])
+    if not all(first.same_images(other) for other in (*found[0], *found[1])):
         raise ResultsError(f"{row.name}: other test images than those of {reference.name}, so they cannot be compared")
-    over_seeds = min(len(row.members), len(reference.members)) > 1
-    if over_seeds:
-        difference = statistics.welch(reference.values("test/accuracy"), row.values("test/accuracy"))
-    else:
-        difference = statistics.paired(a.correct, b.correct)
-    return Contest(row, (base, candidate), (a, b), over_seeds, difference, difference.p_value)
+    correct = [np.stack([each.correct for each in side]) for side in found]
+    difference = statistics.over_seeds(*correct) if several else statistics.paired(correct[0][0], correct[1][0])
+    return Contest(reference, row, pair, (first, predicted(candidate)), difference, margin, difference.p_value)

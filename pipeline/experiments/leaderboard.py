@@ -63,6 +63,10 @@ class Row:
         """Parameters without the seed, the source of the data and the sections inspect and export."""
         return self.members[0].params
 
+    def has(self, revision: Revision) -> bool:
+        """Return whether one of the members is the result of a revision."""
+        return any(member.revision.sha == revision.sha or revision.name in member.aliases for member in self.members)
+
     def values(self, metric: str) -> list[float]:
         """Return a metric of every member that has it."""
         found = (member.record.metrics.get(metric) for member in self.members)
@@ -72,6 +76,14 @@ class Row:
         """Return a metric's mean over the members, None if none has it."""
         values = self.values(metric)
         return descriptive.fmean(values) if values else None
+
+    @property
+    def seconds(self) -> float:
+        """Mean duration of all stages of one seed."""
+        total = 0.0
+        for member in self.members:
+            total += sum(value for key, value in member.record.metrics.items() if key.endswith("/stage_seconds"))
+        return total / len(self.members)
 
     @property
     def interval(self) -> tuple[float, float] | None:

@@ -21,11 +21,18 @@ from pipeline.experiments.tables import Table
 MOST_DETAILS = 6
 """Number of contests with figures, best rows first: each adds about 100 kB to the page."""
 
+MOST_FOREST = 40
+"""Number of rows in the figure of differences, best first."""
+
 LEAST_PARALLEL = 3
 """Number of rows from which the page shows which parameters go with accuracy."""
 
 SHOWN_IMAGES = 12
-STYLES = {"better": "better", "worse": "worse", "no difference shown": "none"}
+STYLES = {
+    **{f"{prefix}{verdict}": verdict for verdict in ("better", "worse", "equivalent") for prefix in ("", "network ")},
+    "undecided": "none",
+}
+"""Verdict -> style class."""
 Images = Mapping[str, npt.NDArray[np.uint8]]
 """DVC's hash of a dataset -> its (N, H, W, 3) test images."""
 
@@ -45,6 +52,7 @@ def render(repository: Repository, comparison: Comparison) -> str:
         leaderboard=tables.leaderboard(comparison),
         explanation=tables.explanation(comparison),
         baseline=reference.name if reference else "",
+        forest=_forest(comparison),
         costs=_costs(rows),
         parallel=_parallel(comparison),
         curves=_curves(repository, rows),
@@ -62,6 +70,17 @@ def _summary(comparison: Comparison) -> str:
         parts = [f"{verdicts.count(verdict)} {verdict}" for verdict in STYLES if verdict in verdicts]
         text += f" Against {comparison.baseline.name}: {', '.join(parts)}."
     return text
+
+
+def _forest(comparison: Comparison) -> str:
+    """Return the figure of the seeds of each row and its difference to the baseline."""
+    rows = [row for row in comparison.rows if row.values("test/accuracy")][:MOST_FOREST]
+    contests = {id(contest.row): contest for contest in comparison.contests}
+    found = [contests.get(id(row)) for row in rows]
+    limits = [(each.difference.value, each.difference.low, each.difference.high) if each else None for each in found]
+    verdicts = [tables.verdict(comparison, row) for row in rows]
+    seeds = [row.values("test/accuracy") for row in rows]
+    return report_figures.forest([row.name for row in rows], seeds, limits, verdicts, comparison.margin)
 
 
 def _costs(rows: tuple[Row, ...]) -> list[str]:
@@ -120,7 +139,8 @@ def _details(reference: Row, contest: Contest, images: Images) -> dict[str, Any]
     p_values = f"p {statistics.p_text(difference.p_value)}, after Holm {statistics.p_text(contest.adjusted)}"
     sentence = (
         f"{difference.value * 100:+.2f} points of test accuracy (95 % interval {difference.low * 100:+.2f} to "
-        f"{difference.high * 100:+.2f}; {difference.test}, {contest.basis}, {p_values}). "
+        f"{difference.high * 100:+.2f}; {contest.basis}, {p_values}). "
+        f"{f'To settle it: {contest.plan}. ' if contest.plan else ''}"
         f"{contest.won:,} images are classified correctly only by {contest.row.name} (seed {contest.pair[1].seed}), "
         f"{contest.lost:,} only by {reference.name} (seed {contest.pair[0].seed})."
     )

@@ -75,6 +75,49 @@ def _name_points(axes: Axes, names: Sequence[str], x: Sequence[float], y: npt.ND
         )
 
 
+def forest(
+    names: Sequence[str],
+    seeds: Sequence[Sequence[float]],
+    differences: Sequence[tuple[float, float, float] | None],
+    verdicts: Sequence[str],
+    margin: float,
+) -> str:
+    """Draw the test accuracy of every seed, and the difference of each row to the baseline; return SVG.
+
+    Args:
+        names: of the rows, the first at the top.
+        seeds: accuracies of each row's seeds, as fractions.
+        differences: value and limits of the 95 % interval, as fractions; None for the baseline and uncompared rows.
+        verdicts: of the rows.
+        margin: difference up to which rows are equivalent, as a fraction.
+    """
+    with styled((9.4, 1.2 + 0.3 * len(names))) as figure:
+        left, right = figure.subplots(1, 2, sharey=True)
+        for number, values in enumerate(seeds):
+            left.plot(np.asarray(values) * 100, [number] * len(values), "o", color=COLOURS[0], ms=5, alpha=0.6)
+            left.plot(np.mean(values) * 100, number, "|", color="black", ms=12)
+        right.axvline(0, color=GREY, lw=1)
+        right.axvspan(-100 * margin, 100 * margin, color=GREY, alpha=0.15, lw=0, label=f"± {margin * 100:g} points")
+        for number, (found, verdict) in enumerate(zip(differences, verdicts, strict=True)):
+            if found:
+                value, low, high = (100 * limit for limit in found)
+                right.hlines(number, low, high, color=COLOURS[1], lw=2)
+                right.plot(value, number, "o", color=COLOURS[1], ms=6)
+            right.annotate(
+                verdict,
+                (1.02, number),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=8,
+                annotation_clip=False,
+            )
+        left.set_yticks(range(len(names)), names)
+        left.set(ylim=(len(names) - 0.5, -0.5), xlabel="test accuracy, % (●: seed, |: mean)")
+        right.set(xlabel="difference to the baseline, points (95 % interval)")
+        right.legend(loc="best", fontsize=8)
+        return svg(figure)
+
+
 def learning_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, title: str, unit: str) -> str:
     """Draw a metric by epoch for several trainings; return SVG."""
     with styled(SIZE) as figure:

@@ -94,6 +94,17 @@ class Repository:
         found = (revision for revision in self._experiments() if baseline in (None, revision.baseline))
         return sorted(found, key=lambda revision: (self.time(revision), revision.name))
 
+    def current(self, *, everything: bool) -> list[Revision]:
+        """Return the experiments of HEAD or of every commit, and HEAD if it has results."""
+        head = self.resolve("HEAD")
+        experiments = self.experiments(None if everything else head.sha)
+        return [*experiments, head] if self.carries_results(head) else experiments
+
+    def queued(self) -> set[str]:
+        """Return the names of the experiments that wait in DVC's queue or run from it."""
+        queue = self.dvc.experiments.celery_queue
+        return {str(entry.name) for entry in (*queue.iter_queued(), *queue.iter_active())}
+
     def commits(self) -> list[Revision]:
         """Return the commits of all branches and tags that changed dvc.lock, oldest first."""
         first: dict[bytes, tuple[datetime, str]] = {}

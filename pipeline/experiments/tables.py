@@ -1,6 +1,6 @@
 """Tables of a comparison for the terminal, Markdown and the HTML report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,10 @@ from pipeline.experiments.results import text_of
 BEST, FRONT, ABSENT = "★", "◆", "—"
 LEGEND = f"{BEST} best by {{sort}}; {FRONT} on the Pareto front: no other is as accurate with as few MACs."
 BEGIN, END = "<!-- comparison: begin -->", "<!-- comparison: end -->"
+TEXT = ("verdict", "compared", "to settle it", "most changed classes, points")
+"""Columns of the comparison with the baseline that are text."""
+FOREST = 25
+"""Width of the forest plot in characters."""
 MARKDOWN_LIMIT = 60_000
 """Largest Markdown report in bytes: pull requests accept little more."""
 
@@ -46,11 +50,11 @@ class Table:
         return column < self.text or column in self.words
 
 
-def tables(comparison: Comparison) -> list[Table]:
-    """Return the leaderboard and, if there is a baseline, the comparison with it."""
+def tables(comparison: Comparison, *, plot: bool = False) -> list[Table]:
+    """Return the leaderboard and, if there is a baseline, the comparison with it, which may have a plot of text."""
     found = [leaderboard(comparison)]
     if comparison.contests:
-        found.append(contests(comparison))
+        found.append(contests(comparison, plot=plot))
     return found
 
 
@@ -61,7 +65,7 @@ def leaderboard(comparison: Comparison) -> Table:
         ("experiment", _marked),
         ("val, %", lambda row: _with_spread(row, "val/accuracy", 100, 2)),
         ("test, %", lambda row: _with_spread(row, "test/accuracy", 100, 2)),
-        ("verdict", lambda row: _verdict(comparison, row)),
+        ("verdict", lambda row: verdict(comparison, row)),
         ("n", lambda row: str(len(row.members))),
         ("95 % interval", _interval),
         ("params", lambda row: _count(row.mean("model/parameters"))),
@@ -80,34 +84,40 @@ def leaderboard(comparison: Comparison) -> Table:
     return Table(f"Leaderboard, best {comparison.sort} first", head, rows, words=words, kept=4)
 
 
-def contests(comparison: Comparison) -> Table:
-    """Return the comparison with the baseline: verdict, difference, interval, p-values, changed images and classes."""
+def contests(comparison: Comparison, *, plot: bool = False) -> Table:
+    """Return the comparison with the baseline: difference, interval, verdict, what would settle it, and details.
+
+    Args:
+        plot: add a forest plot of characters.
+    """
     assert comparison.baseline is not None
-    head = (
-        "experiment",
-        "verdict",
-        "difference, points",
-        "95 % interval",
-        "test",
-        "p",
-        "p (Holm)",
-        "alone right",
-        "baseline alone",
-        "most changed classes, points",
-    )
-    rows = []
-    for contest in comparison.contests:
-        difference = contest.difference
-        interval = f"{_points(difference.low)} to {_points(difference.high)}"
-        cells = (
-            _points(difference.value),
-            interval,
-            f"{difference.test}, {contest.basis}",
-            statistics.p_text(difference.p_value),
-        )
-        alone = (statistics.p_text(contest.adjusted), f"{contest.won:,}", f"{contest.lost:,}", _most_changed(contest))
-        rows.append((contest.row.name, contest.verdict, *cells, *alone))
-    return Table(f"Test accuracy against {comparison.baseline.name}", head, tuple(rows), text=2)
+    axis = _Axis.of(comparison.contests)
+    columns: list[tuple[str, Callable[[Contest], str]]] = [
+        ("experiment", lambda contest: contest.row.name),
+        ("verdict", lambda contest: contest.verdict),
+        ("difference, points", lambda contest: _points(contest.difference.value)),
+        ("95 % interval", lambda contest: f"{_points(contest.difference.low)} to {_points(contest.difference.high)}"),
+        *([(axis.head, axis.draw)] if plot else []),
+        ("compared", lambda contest: contest.basis),
+        ("to settle it", lambda contest: contest.plan or ABSENT),
+        ("p", lambda contest: statistics.p_text(contest.difference.p_value)),
+        ("p (Holm)", lambda contest: statistics.p_text(contest.adjusted)),
+        ("alone right", lambda contest: f"{contest.won:,}"),
+        ("baseline alone", lambda contest: f"{contest.lost:,}"),
+        ("most changed classes, points", _most_changed),
+    ]
+    rows = tuple(tuple(cell(contest) for _, cell in columns) for contest in comparison.contests)
+    head = tuple(name for name, _ in columns)
+    title = f"Test accuracy against {comparison.baseline.name}"
+    words = {number for number, name in enumerate(head) if name in TEXT or name == axis.head}
+    return Table(title, head, rows, words=frozenset(words), kept=4)
+
+
+def verdict(comparison: Comparison, row: Row) -> str:
+    """Return the result of a row's test against the baseline."""
+    if row is comparison.baseline:
+        return "baseline"
+    return next((contest.verdict for contest in comparison.contests if contest.row is row), ABSENT)
 
 
 def explanation(comparison: Comparison) -> list[str]:
@@ -118,9 +128,16 @@ def explanation(comparison: Comparison) -> list[str]:
     )
     if comparison.contests:
         lines.append(
-            "Tests are two-sided: McNemar's, exact, on the images of two trainings; Welch's t-test on the means where "
-            "both sides have several seeds. Holm's correction is for the number of rows; 5 % decides."
+            f"equivalent: the interval lies within ± {comparison.margin * 100:g} points (compare.margin); better and "
+            "worse: p < 0.05 after Holm's correction for the number of rows; else undecided."
         )
+    if any(not contest.over_seeds for contest in comparison.contests):
+        lines.append(
+            "network better, worse, equivalent: one seed on a side, McNemar's test on the images of two trainings; "
+            "other seeds may differ."
+        )
+    if any(contest.over_seeds for contest in comparison.contests):
+        lines.append("Several seeds on both sides: t-test with the variance between seeds and between images.")
     return [*lines, *comparison.notes]
 
 
@@ -186,19 +203,49 @@ def markdown(table: Table) -> str:
     return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """The axis of a forest plot in characters: intervals as lines, differences as dots, zero as a bar.
+
+    Attributes:
+        low, high: differences at its ends.
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, contests: Sequence[Contest]) -> "_Axis":
+        """Return an axis from the lowest to the highest limit of the intervals, zero included."""
+        limits = [limit for contest in contests for limit in (contest.difference.low, contest.difference.high)]
+        return cls(min(0.0, *limits), max(0.0, *limits))
+
+    @property
+    def head(self) -> str:
+        """The values at both ends."""
+        left, right = _points(self.low, 1), _points(self.high, 1)
+        return left + right.rjust(FOREST - len(left))
+
+    def draw(self, contest: Contest) -> str:
+        """Return the line of a contest."""
+        difference = contest.difference
+        cells = [" "] * FOREST
+        first, last = self._cell(difference.low), self._cell(difference.high)
+        cells[first : last + 1] = "─" * (last + 1 - first)
+        cells[self._cell(0)] = "┼" if first <= self._cell(0) <= last else "│"
+        cells[self._cell(difference.value)] = "●"
+        return "".join(cells)
+
+    def _cell(self, value: float) -> int:
+        return round((value - self.low) / ((self.high - self.low) or 1) * (FOREST - 1))
+
+
 def _escaped(cell: str) -> str:
     return cell.replace("|", "\\|")
 
 
 def _marked(row: Row) -> str:
     return " ".join([row.name, *([BEST] if row.best else []), *([FRONT] if row.on_front else [])])
-
-
-def _verdict(comparison: Comparison, row: Row) -> str:
-    """Return the result of a row's test against the baseline."""
-    if row is comparison.baseline:
-        return "baseline"
-    return next((contest.verdict for contest in comparison.contests if contest.row is row), ABSENT)
 
 
 def _interval(row: Row) -> str:

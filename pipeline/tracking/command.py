@@ -61,8 +61,8 @@ def promote(root: Path, rev: str | None, alias: str, *, force: bool) -> None:
         if rev is None:
             done = promotion.undo(repository, settings, alias)
         else:
-            revision, least = repository.resolve(rev), params.export.min_accuracy
-            done = promotion.promote(repository, settings, revision, alias, min_accuracy=least, force=force)
+            revision = repository.resolve(rev)
+            done = promotion.promote(repository, settings, revision, alias, requirements=params.export, force=force)
     before = f" instead of {done.before}" if done.before and done.before != done.version else ""
     print(f"{alias} is version {done.version}{before}{': ' if done.comparison else ''}{done.comparison}")
     for objection in done.objections:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-REPLACED_TAG = "promoted_over"
-"""Tag of a promoted version: ALIAS=VERSION, the previous version of the alias; VERSION 0 means none."""
+REPLACED_TAG = "promoted_over."
+"""Tag of a promoted version, before the alias: the previous version of the alias; 0 means none."""
 
 REVISION_TAG = "promoted_revision"
 """Tag of a promoted version: the commit with its results."""
@@ -90,7 +90,8 @@ def move(client: "MlflowClient", model: str, alias: str, version: str, *, revisi
     before = by_alias(client, model, alias)
     client.set_registered_model_alias(model, alias, version)
     if before is None or str(before.version) != version:
-        client.set_model_version_tag(model, version, REPLACED_TAG, f"{alias}={before.version if before else 0}")
+        replaced = str(before.version) if before else "0"
+        client.set_model_version_tag(model, version, f"{REPLACED_TAG}{alias}", replaced)
     client.set_model_version_tag(model, version, REVISION_TAG, revision)
     if forced:
         client.set_model_version_tag(model, version, FORCED_TAG, forced)
@@ -98,8 +99,18 @@ def move(client: "MlflowClient", model: str, alias: str, version: str, *, revisi
 
 def replaced(version: "ModelVersion", alias: str) -> str | None:
     """Return the version that an alias had before it was set to this one; "0" for none, None if unknown."""
-    before, _, number = version.tags.get(REPLACED_TAG, "").partition("=")
-    return number if before == alias else None
+    return version.tags.get(f"{REPLACED_TAG}{alias}")
+
+
+def holders(client: "MlflowClient", model: str, alias: str) -> list["ModelVersion"]:
+    """Return the version of an alias and those that it replaced, newest first, without promotions that were undone."""
+    found: dict[str, ModelVersion] = {}
+    version = by_alias(client, model, alias)
+    while version is not None and version.version not in found:
+        found[version.version] = version
+        before = replaced(version, alias)
+        version = client.get_model_version(model, before) if before not in (None, "0") else None
+    return list(found.values())
 
 
 def md5(version: "ModelVersion") -> str:

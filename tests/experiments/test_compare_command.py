@@ -56,7 +56,7 @@ def test_accuracies_and_the_verdict_are_shown_in_any_terminal(presets, printed, 
     assert "…" not in text
     found = table(text)
     assert found["experiment"][:3] == ["val, %", "test, %", "verdict"]
-    assert found["a-preset-with-a-name-of-some-length"][:3] == ["96.00", "96.00", "better"]
+    assert found["a-preset-with-a-name-of-some-length"][:3] == ["96.00", "96.00", "network better"]
     assert found["HEAD"][:3] == ["90.00", "90.00", "baseline"]
     assert "columns omitted:" in text
     assert ("latency, ms" in found["experiment"]) == (width == 160)

@@ -1,8 +1,10 @@
 """What `compare` says of results that are made to measure: rows, seeds, baselines, and that it reads git alone."""
 
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError, ResultsError
@@ -11,11 +13,13 @@ from pipeline.experiments.repository import Repository
 from tests.forge import CLASSES, Forge
 from tests.paths import ROOT
 
+MARGIN = 0.003
+
 
 def compared(forge: Forge, *names: str, baseline: str = "HEAD", sort: str = "val/accuracy") -> comparison.Comparison:
     with Repository(forge.folder) as repository:
         chosen = [repository.resolve(name) for name in names] or repository.experiments()
-        return comparison.compare(repository, chosen, baseline=repository.resolve(baseline), sort=sort)
+        return comparison.compare(repository, chosen, baseline=repository.resolve(baseline), sort=sort, margin=MARGIN)
 
 
 @pytest.fixture
@@ -63,12 +67,11 @@ def test_each_is_held_against_the_baseline_on_the_same_images(forge):
         "worse": (0, 200),
     }
     assert {name: c.verdict for name, c in contests.items()} == {
-        "better": "better",
-        "same": "no difference shown",
-        "worse": "worse",
+        "better": "network better",
+        "same": "undecided",
+        "worse": "network worse",
     }
     assert contests["better"].difference.value == pytest.approx(0.06)
-    assert contests["better"].difference.test == "McNemar"
     assert contests["worse"].recall == pytest.approx(dict.fromkeys(CLASSES, -0.2))
     raw = [contest.difference.p_value for contest in found.contests]
     assert contests["same"].adjusted == 1
@@ -82,7 +85,7 @@ def test_only_parameters_that_differ_are_columns(forge):
 
 
 def test_seeds_make_one_row_and_are_tested_by_their_means(tmp_path):
-    """Three against three: Welch; three against one: the two trainings of the same seed, and the table says so."""
+    """Three against three: the configurations; three against one: the two networks of the same seed."""
     forge = Forge(tmp_path / "seeds")
     for seed in range(3):
         forge.experiment(f"relu-{seed}", predicted=forge.right(range(100 + seed)), params={"train.seed": seed})
@@ -94,13 +97,73 @@ def test_seeds_make_one_row_and_are_tested_by_their_means(tmp_path):
     assert found.rows[1].mean("test/accuracy") == pytest.approx(0.899)
     assert found.rows[1].spread("test/accuracy") == pytest.approx(0.001)
     contests = {contest.row.name: contest for contest in found.contests}
-    assert (contests["mlp"].difference.test, contests["mlp"].basis) == ("Welch", "over seeds")
+    assert (contests["mlp"].verdict, contests["mlp"].basis) == ("worse", "3 against 3 seeds")
     assert contests["mlp"].difference.value == pytest.approx(-0.203)
-    assert (contests["lone"].difference.test, contests["lone"].basis) == ("McNemar", "seed 2")
+    assert (contests["lone"].verdict, contests["lone"].basis) == ("network better", "seed 2")
     assert contests["lone"].difference.value == pytest.approx(0.012)
     text = tables.to_markdown(found)
     assert "89.90 ± 0.10" in text
     assert "n = 1: no estimate of the variation between seeds" in text
+
+
+@pytest.fixture
+def seeds(tmp_path) -> Forge:
+    """Three seeds each of a baseline, an equal, a slightly better and a clearly better configuration."""
+    made = Forge(tmp_path / "repository", images=10_000)
+    rng = np.random.default_rng(0)
+    hard = rng.permutation(10_000)[:2000]
+    for name, wrong, params in (
+        ("base", 1000, {}),
+        ("equal", 1000, {"model.arch": "resnet"}),
+        ("slight", 980, {"model.arch": "vit"}),
+        ("clear", 700, {"model.arch": "mlp"}),
+    ):
+        for seed in range(3):
+            predicted = made.labels.copy()
+            chosen = rng.permutation(hard)[: wrong + rng.integers(-5, 5)]
+            predicted[chosen] = (predicted[chosen] + 1) % 10
+            made.experiment(f"{name}-{seed}", predicted=predicted, params={"train.seed": seed, **params})
+    return made
+
+
+def test_a_verdict_is_better_worse_equivalent_or_undecided_and_says_what_would_settle_it(seeds):
+    """By the interval, the margin and Holm's p; a settled one needs no more seeds."""
+    found = compared(seeds, baseline="base-0")
+    contests = {contest.row.name: contest for contest in found.contests}
+    assert {name: contest.verdict for name, contest in contests.items()} == {
+        "equal": "undecided",
+        "slight": "undecided",
+        "clear": "better",
+    }
+    assert contests["clear"].plan == ""
+    assert re.fullmatch(r"\d+ seeds on each side: \d+ more, about \d+ (s|min|h)", contests["equal"].plan)
+    with Repository(seeds.folder) as repository:
+        wide = comparison.compare(
+            repository,
+            repository.experiments(),
+            baseline=repository.resolve("base-0"),
+            sort="val/accuracy",
+            margin=0.02,
+        )
+    verdicts = {contest.row.name: (contest.verdict, contest.plan) for contest in wide.contests}
+    assert verdicts["equal"] == verdicts["slight"] == ("equivalent", "")
+    text = tables.to_markdown(found)
+    assert "equivalent: the interval lies within ± 0.3 points (compare.margin)" in text
+
+
+def test_the_forest_plot_of_the_terminal_is_to_scale(seeds):
+    """Zero, the value and the ends of the interval stand where the axis has them."""
+    found = compared(seeds, baseline="base-0")
+    table = tables.tables(found, plot=True)[1]
+    (column,) = (number for number, name in enumerate(table.head) if name.startswith(("+", "-")))
+    low, high = (float(text) for text in table.head[column].split())
+    for row, contest in zip(table.rows, found.contests, strict=True):
+        line = row[column]
+        for sign, value in (("●", contest.difference.value), ("┼│", 0.0)):
+            at = [number for number, character in enumerate(line) if character in sign]
+            expected = (100 * value - low) / (high - low) * (len(line) - 1)
+            assert at == [] or at[0] == pytest.approx(expected, abs=1)
+        assert line.count("●") == 1
 
 
 def test_how_inspect_looked_at_a_network_makes_no_other_kind(tmp_path):
@@ -182,13 +245,18 @@ def test_the_report_is_one_file_that_names_all_it_shows(forge):
     """No address outside it; the numbers of the table; a section for each contest."""
     with Repository(forge.folder) as repository:
         found = comparison.compare(
-            repository, repository.experiments(), baseline=repository.resolve("HEAD"), sort="val/accuracy"
+            repository,
+            repository.experiments(),
+            baseline=repository.resolve("HEAD"),
+            sort="val/accuracy",
+            margin=MARGIN,
         )
         page = report.render(repository, found)
         assert report.render(repository, found) == page
     assert page.count("<details") == 3
-    assert page.count("<svg") == 2 + 1 + 2 + 3
-    assert "Best by val/accuracy: better, with 96.00% on the test images. Against HEAD: 1 better, 1 worse" in page
+    assert page.count("<svg") == 1 + 2 + 1 + 2 + 3
+    summary = "Best by val/accuracy: better, with 96.00% on the test images. Against HEAD: "
+    assert f"{summary}1 network better, 1 network worse, 1 undecided" in page
     for part in ('src="http', 'href="http', "@import", "<script"):
         assert part not in page
 

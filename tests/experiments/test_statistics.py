@@ -1,7 +1,10 @@
 """Tests and intervals against textbook numbers and scipy's own, slower ways."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from pipeline.experiments import statistics
@@ -35,7 +38,7 @@ def test_the_interval_is_that_of_resampling_images():
 
 def test_equal_predictions_show_no_difference():
     """No image tells them apart."""
-    assert statistics.paired(*outcomes(70, 0, 0, 30)) == statistics.Difference(0, 0, 0, 1, "McNemar")
+    assert statistics.paired(*outcomes(70, 0, 0, 30)) == statistics.Difference(0, 0, 0, 1, "McNemar", (0, 0), 0)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -49,21 +52,116 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.92 <= held / 400 <= 0.98
 
 
-def test_welch_on_numbers_computed_by_hand():
-    """Means 0.84 and 0.87, variances 1e-4 and 4e-4, n 3: t = 0.03 / sqrt(5e-4 / 3) = 2.3238 at 2.9412 degrees."""
-    difference = statistics.welch([0.83, 0.84, 0.85], [0.85, 0.87, 0.89])
-    freedom = 2.941176
-    expected = 2 * scipy.stats.t.sf(2.323790, freedom)
-    assert difference.value == pytest.approx(0.03)
-    assert difference.p_value == pytest.approx(expected, rel=1e-5)
-    half = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(5e-4 / 3)
-    assert (difference.low, difference.high) == pytest.approx((0.03 - half, 0.03 + half))
+def drawn(rng: np.random.Generator, seeds: int, shape: "Shape", logits: np.ndarray, better: float = 0) -> np.ndarray:
+    """Return (seeds, images) outcomes of a configuration: each seed has its own level, each image its difficulty."""
+    own = rng.normal(0, shape.images, shape.count)
+    levels = rng.normal(better, shape.seeds, (seeds, 1))
+    return rng.random((seeds, shape.count)) < scipy.special.expit(logits + own + levels)
 
 
-def test_welch_without_any_spread():
-    """Three equal trainings against three equal others: a difference, or none, beyond doubt."""
-    assert statistics.welch([0.5] * 3, [0.5] * 3).p_value == 1
-    assert statistics.welch([0.5] * 3, [0.6] * 3).p_value == 0
+@dataclass(frozen=True)
+class Shape:
+    """How outcomes vary.
+
+    Attributes:
+        seeds: standard deviation between seeds, in logits.
+        images: standard deviation of what is difficult for one configuration only, in logits.
+        count: number of images.
+    """
+
+    seeds: float
+    images: float
+    count: int
+
+
+def simulated(
+    shape: Shape, counts: tuple[int, int], repetitions: int, better: float = 0
+) -> list[statistics.Difference]:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(repetitions):
+        logits = rng.normal(1.2, 1.5, shape.count)
+        sides = drawn(rng, counts[0], shape, logits), drawn(rng, counts[1], shape, logits, better)
+        found.append(statistics.over_seeds(*sides))
+    return found
+
+
+LEVELS = (0.80, 0.82, 0.84), (0.84, 0.88, 0.92)
+SHAPES = {
+    "chance in images": Shape(0, 0, 200),
+    "seeds": Shape(0.3, 0, 200),
+    "images": Shape(0, 1, 200),
+    "both": Shape(0.1, 1, 200),
+    "few images": Shape(0.1, 0.5, 50),
+}
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (3, 3), (2, 5), (3, 10)], ids=str)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_without_a_difference_five_in_a_hundred_are_significant_at_most(shape, counts):
+    """1,000 A/A comparisons, within the binomial error of 95 %; then the interval holds 0 in as many."""
+    found = simulated(shape, counts, 1000)
+    significant = sum(difference.p_value < 0.05 for difference in found)
+    assert significant <= scipy.stats.binom.ppf(0.999, 1000, 0.05)
+    assert sum(difference.low <= 0 <= difference.high for difference in found) == 1000 - significant
+
+
+def test_a_true_difference_is_covered_and_is_found_more_often_with_more_seeds():
+    """The true difference is the mean over many images; power rises from 2 to 10 seeds."""
+    shape = Shape(0.1, 0.5, 1000)
+    rng = np.random.default_rng(1)
+    logits = rng.normal(1.2, 1.5, 10**6) + rng.normal(0, 0.5, 10**6) + rng.normal(0, 0.1, 10**6)
+    truth = scipy.special.expit(logits + 0.3).mean() - scipy.special.expit(logits).mean()
+    power = []
+    for seeds in (2, 3, 10):
+        found = simulated(shape, (seeds, seeds), 400, better=0.3)
+        assert sum(difference.low <= truth <= difference.high for difference in found) >= scipy.stats.binom.ppf(
+            0.001, 400, 0.95
+        )
+        power.append(sum(difference.p_value < 0.05 for difference in found) / 400)
+    assert power == sorted(power)
+    assert power[0] < 0.5 < 0.9 < power[-1]
+
+
+def test_with_many_images_it_is_welchs_test():
+    """Where the seeds differ by more than chance in images: scipy's value, interval and p."""
+    rng = np.random.default_rng(0)
+    base, candidate = (np.stack([rng.random(10**5) < level for level in levels]) for levels in LEVELS)
+    found = statistics.over_seeds(base, candidate)
+    welch = scipy.stats.ttest_ind(candidate.mean(1), base.mean(1), equal_var=False)
+    interval = welch.confidence_interval()
+    assert found.value == pytest.approx(candidate.mean() - base.mean())
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=0.01)
+    assert found.p_value == pytest.approx(welch.pvalue, rel=0.02)
+    assert found.spread == pytest.approx((base.mean(1).std(ddof=1), candidate.mean(1).std(ddof=1)))
+
+
+def test_seeds_without_any_variation():
+    """Equal predictions of all seeds and both sides: no difference; the whole test set lost: a difference."""
+    same = np.ones((3, 50), bool)
+    assert (statistics.over_seeds(same, same).p_value, statistics.over_seeds(same, ~same).p_value) == (1, 0)
+
+
+def test_the_planned_seeds_have_the_power_that_is_promised():
+    """By simulation: the planned number shows the effect in 80 % of the comparisons, half of it in fewer."""
+    spread = 0.004
+    difference = statistics.Difference(0, 0, 0, 1, "", (spread, spread), 0.001)
+    seeds = statistics.seeds_to_show(0.006, difference)
+    assert 5 <= seeds <= 12
+    rng = np.random.default_rng(0)
+    shown = {}
+    for count in (seeds, seeds // 2):
+        base = rng.normal(0, spread, (count, 2000))
+        candidate = rng.normal(0.006, spread, (count, 2000)) + rng.normal(0, 0.001, 2000)
+        shown[count] = (scipy.stats.ttest_ind(candidate, base).pvalue < 0.05).mean()
+    assert 0.77 < shown[seeds] < 0.9
+    assert shown[seeds // 2] < 0.7
+
+
+def test_some_differences_no_number_of_seeds_can_show():
+    """Smaller than what the choice of test images makes."""
+    assert statistics.seeds_to_show(0.001, statistics.Difference(0, 0, 0, 1, "", (0.001, 0.001), 0.002)) is None
+    assert statistics.seeds_to_show(0.003, statistics.Difference(0, 0, 0, 1, "", (0, 0), 0)) == 2
 
 
 def test_holm_by_hand():
