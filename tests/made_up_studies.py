@@ -14,6 +14,7 @@ from pipeline.experiments.results import Results
 from pipeline.models.common.build import build
 from pipeline.models.common.saved import save_model
 from pipeline.studies import analyses, page
+from pipeline.studies.analysis import Estimate
 from pipeline.studies.collected import Collected
 from pipeline.studies.existing import Found
 from pipeline.studies.page import Written
@@ -48,6 +49,11 @@ class MadeUp(Collected):
 
     def history(self, name: str) -> pd.DataFrame:
         return pd.DataFrame(results.parse_history(self.read(name, "model/history.csv")))
+
+
+def certain(quantities: Mapping[str, float]) -> dict[str, Estimate]:
+    """Return quantities as if they were known without error, so that the rule alone decides."""
+    return {name: Estimate.exact(value) for name, value in quantities.items()}
 
 
 def leave(folder: Path, planned: Planned, processed: Path) -> None:

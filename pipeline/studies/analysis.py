@@ -1,4 +1,4 @@
-"""Findings of a study's analysis (quantities, tables, figures), and the verdict that the study's rule gives."""
+"""Findings of a study's analysis (quantities, tables, figures), intervals, and the verdict that the rule gives."""
 
 import math
 import statistics
@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from pipeline.config.section import CLASSES
+from pipeline.experiments.statistics import mean_interval
 from pipeline.experiments.tables import ABSENT, Table
 from pipeline.studies.collected import Collected
 from pipeline.studies.spec import Condition
@@ -22,15 +23,19 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     IN_PART = "holds in part"
     NOT_HERE = "does not hold here"
-    UNDECIDED = "cannot be decided"
+    UNDECIDED = "is undecided"
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that conditions refer to: its meaning, and its format as in f"{value:{form}}"."""
+    """A number that conditions refer to: its meaning and its format as in f"{value:{form}}".
+
+    `exact` says that it is computed from the parameters alone, so that it is the same for every seed.
+    """
 
     meaning: str
     form: str
+    exact: bool = False
 
 
 class MoreThan(float):
@@ -78,27 +83,78 @@ class Analysis:
     analyse: Callable[[Collected], Findings]
 
 
-def met(condition: Condition, value: float) -> bool | None:
-    """Return whether a condition is met; None: the value is unknown, or its bound allows both."""
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity and its 95 % interval over seeds.
+
+    Attributes:
+        value: NaN if unknown; MoreThan or LessThan if only a bound is known.
+        low, high: NaN if the seeds do not give an interval; equal to the value if no training decides it.
+        seeds: how many the interval is computed from.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: int = 1
+
+    @classmethod
+    def exact(cls, value: float) -> "Estimate":
+        """Return the estimate of a quantity that is known without error."""
+        return cls(value, value, value)
+
+
+def estimates(analysis: Analysis, collected: Collected, findings: Findings) -> dict[str, Estimate]:
+    """Return every quantity of an analysis with its 95 % interval over seeds.
+
+    The interval is a delete-one jackknife (Tukey 1958, Annals of Mathematical Statistics 29): the analysis is repeated
+    without each seed in turn, and Student's t gives the limits, which works for means, ratios and maxima alike.
+    """
+    seeds = collected.seeds
+    without = [analysis.analyse(collected.without(seed)).quantities for seed in seeds] if len(seeds) > 1 else []
+    return {
+        name: Estimate.exact(value)
+        if analysis.quantities[name].exact
+        else _jackknife(value, [found[name] for found in without])
+        for name, value in findings.quantities.items()
+    }
+
+
+def _jackknife(value: float, without: Sequence[float]) -> Estimate:
+    """Return an estimate from the value of all seeds and the values without each one."""
+    known = all(math.isfinite(one) and not isinstance(one, MoreThan | LessThan) for one in (value, *without))
+    if not known or len(without) < 2:
+        return Estimate(value, math.nan, math.nan, len(without) or 1)
+    pseudo = [len(without) * value - (len(without) - 1) * one for one in without]
+    low, high = mean_interval(pseudo)
+    half = (high - low) / 2
+    return Estimate(value, value - half, value + half, len(without))
+
+
+def met(condition: Condition, estimate: Estimate) -> bool | None:
+    """Return whether a condition is met; None: the value is unknown, or its interval or bound allows both."""
+    value = estimate.value
     if math.isnan(value):
         return None
     found = condition.met(value)
     # All values beyond a bound are on the same side of the limit only if that side lies beyond the bound.
-    if isinstance(value, MoreThan) and found != (condition.at_least is not None):
-        return None
-    if isinstance(value, LessThan) and found != (condition.at_most is not None):
-        return None
-    return found
+    if isinstance(value, MoreThan):
+        return found if found == (condition.at_least is not None) else None
+    if isinstance(value, LessThan):
+        return found if found == (condition.at_most is not None) else None
+    if math.isinf(value):
+        return found
+    return found if condition.met(estimate.low) == condition.met(estimate.high) == found else None
 
 
-def decide(rule: Sequence[Condition], quantities: Mapping[str, float]) -> Verdict:
+def decide(rule: Sequence[Condition], found: Mapping[str, Estimate]) -> Verdict:
     """Return the verdict on a claim.
 
     It holds if all conditions are met, does not hold here if no essential one is, and holds in part otherwise. It is
     undecided if that depends on a condition with an unknown result.
     """
-    found = [met(condition, quantities[condition.quantity]) for condition in rule]
-    worst, best = (_judged(rule, [unknown if one is None else one for one in found]) for unknown in (False, True))
+    results = [met(condition, found[condition.quantity]) for condition in rule]
+    worst, best = (_judged(rule, [unknown if one is None else one for one in results]) for unknown in (False, True))
     return worst if worst is best else Verdict.UNDECIDED
 
 

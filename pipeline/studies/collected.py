@@ -1,7 +1,9 @@
 """Results of a study's experiments: one table of parameters and metrics, and any of their output files."""
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -10,6 +12,8 @@ from pipeline.errors import ResultsError
 from pipeline.experiments.repository import Repository
 from pipeline.studies.existing import Found
 from pipeline.studies.plan import Plan
+
+Measured = TypeVar("Measured")
 
 
 class Collected:
@@ -30,6 +34,26 @@ class Collected:
             own = {"variant": planned.variant, "seed": planned.seed, "diverged": diverged.get(planned.name, "")}
             rows.append({**planned.settings.effective(), **metrics, **own})
         self.rows = pd.DataFrame(rows, index=[planned.name for planned in plan.experiments])
+        self._measured: dict[tuple[str, str], Any] = {}
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the experiments."""
+        return list(dict.fromkeys(self.rows["seed"]))
+
+    def without(self, seed: int) -> "Collected":
+        """Return the results of the other seeds, with the same memory of what was measured."""
+        others = copy.copy(self)
+        others.rows = self.rows[self.rows["seed"] != seed]
+        others.found = {name: found for name, found in self.found.items() if name in others.rows.index}
+        return others
+
+    def measured(self, what: str, name: str, measure: Callable[[], Measured]) -> Measured:
+        """Return a measurement of an experiment; `measure` is called the first time only."""
+        if (what, name) not in self._measured:
+            self._measured[what, name] = measure()
+        found: Measured = self._measured[what, name]
+        return found
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ torch and scikit-learn are imported inside functions: they take seconds, which p
 """
 
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from pipeline import stage
@@ -11,6 +12,7 @@ from pipeline.studies import trained
 from pipeline.studies.collected import Collected
 
 if TYPE_CHECKING:
+    from pipeline.data.dataset import Split
     from pipeline.inspection.filters import Chance, FirstLayer
     from pipeline.inspection.separability import Separability
 
@@ -47,29 +49,32 @@ def look(collected: Collected) -> dict[str, list[Seen]]:
     from pipeline.data import dataset
     from pipeline.inspection import filters, separability
 
-    seen: dict[str, list[Seen]] = {variant: [] for variant in collected.variants}
     options = collected.settings(collected.variants[0]).inspect
-    test = val = None
-    by_chance: dict[tuple[int, int], Chance] = {}
+
+    @cache
+    def split(name: str) -> "Split":  # all experiments share them
+        one = next(iter(collected.found))
+        return dataset.first_of_each_class(trained.images(collected, one, name), options.images)
+
+    @cache
+    def random(count: int, side: int) -> "Chance":
+        return filters.chance(count, side, draws=DRAWS, seed=options.seed)
+
+    def measure(name: str) -> Seen:
+        saved = trained.network(collected, name)
+        layer = filters.first_layer(saved.model)
+        chance = random(len(layer.filters), layer.filters.shape[-1])
+        untrained = trained.untrained(saved, int(collected.found[name].record.params["train.seed"]))
+        after, before = (
+            separability.measure(model, split("val"), split("test"), batch_size=BATCH_SIZE, place=torch.device("cpu"))
+            for model in (saved.model, untrained)
+        )
+        return Seen(layer, chance, filters.summary(layer, chance), after, before)
+
+    seen: dict[str, list[Seen]] = {variant: [] for variant in collected.variants}
     with stage.bar("measuring networks", len(collected.found)) as advance:
         for variant, found in seen.items():
             for name in trained.names(collected, variant):
-                if test is None or val is None:  # all experiments share them
-                    val, test = (
-                        dataset.first_of_each_class(trained.images(collected, name, split), options.images)
-                        for split in ("val", "test")
-                    )
-                saved = trained.network(collected, name)
-                layer = filters.first_layer(saved.model)
-                shape = len(layer.filters), layer.filters.shape[-1]
-                if shape not in by_chance:
-                    by_chance[shape] = filters.chance(*shape, draws=DRAWS, seed=options.seed)
-                untrained = trained.untrained(saved, int(collected.found[name].record.params["train.seed"]))
-                after, before = (
-                    separability.measure(model, val, test, batch_size=BATCH_SIZE, place=torch.device("cpu"))
-                    for model in (saved.model, untrained)
-                )
-                first = filters.summary(layer, by_chance[shape])
-                found.append(Seen(layer, by_chance[shape], first, after, before))
+                found.append(collected.measured("network", name, partial(measure, name)))
                 advance(1)
     return seen

@@ -1,7 +1,7 @@
 """docs/studies/NAME.md: claim, verdict, figures, tables and experiments; same results give the same bytes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +9,15 @@ from pipeline import files
 from pipeline.experiments import tables
 from pipeline.experiments.results import text_of
 from pipeline.experiments.tables import ABSENT, Table
-from pipeline.studies.analysis import Analysis, Findings, Verdict, decide, met
+from pipeline.studies.analysis import Analysis, Estimate, Findings, Verdict, decide, estimates, met
 from pipeline.studies.collected import Collected
 from pipeline.studies.plan import Plan
 from pipeline.studies.spec import Condition, Overrides
 
 FOLDER = "docs/studies"
 MACHINE = ("device_name", "threads", "precision", "platform", "python", "torch")
+
+Found = Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ def write(root: Path, analysis: Analysis, results: Collected, findings: Findings
         root: the repository.
     """
     plan, study = results.plan, results.plan.study
-    verdict = decide(study.rule, findings.quantities)
+    found = estimates(analysis, results, findings)
+    verdict = decide(study.rule, found)
     pictures = []
     for picture in findings.pictures:
         file = root / FOLDER / f"{plan.name}{picture.suffix}.png"
@@ -45,9 +48,10 @@ def write(root: Path, analysis: Analysis, results: Collected, findings: Findings
         f"# {study.claim}",
         f"Source: {study.source}",
         f"**This {verdict}**, as measured on {data} in the setting `{plan.scale}`.",
-        tables.markdown(_rule(study.rule, analysis, findings)),
-        "A claim holds if all conditions are met, does not hold here if none of the essential ones is, and holds in "
-        "part otherwise.",
+        tables.markdown(_rule(study.rule, analysis, found)),
+        "A condition is met or not if its whole 95 % interval over seeds (jackknife) agrees; else it is unknown. A "
+        "claim holds if all conditions are met, does not hold here if no essential one is, and holds in part "
+        "otherwise; it is undecided while that depends on an unknown one.",
         *pictures,
         *(tables.markdown(table) for table in findings.tables),
         *(["## Limitations", "\n".join(f"- {note}" for note in study.notes)] if study.notes else []),
@@ -58,23 +62,31 @@ def write(root: Path, analysis: Analysis, results: Collected, findings: Findings
     ]
     path = root / FOLDER / f"{plan.name}.md"
     files.write_text(path, "\n\n".join(parts) + "\n")
-    return Written(path, verdict, tuple(_reason(condition, analysis, findings) for condition in study.rule))
+    return Written(path, verdict, tuple(_reason(condition, analysis, found) for condition in study.rule))
 
 
-def _reason(condition: Condition, analysis: Analysis, findings: Findings) -> str:
+def _reason(condition: Condition, analysis: Analysis, found: Found) -> str:
     meaning = analysis.quantities[condition.quantity].meaning
-    numbers = f"{_found(condition, analysis, findings)}, expected {_needed(condition, analysis)}"
-    return f"{condition.text}: {_met(condition, findings)}. {meaning[0].upper()}{meaning[1:]}: {numbers}"
+    numbers = f"{_found(condition, analysis, found)}, expected {_needed(condition, analysis)}"
+    return f"{condition.text}: {_met(condition, found)}. {meaning[0].upper()}{meaning[1:]}: {numbers}"
 
 
-def _found(condition: Condition, analysis: Analysis, findings: Findings) -> str:
-    value = findings.quantities[condition.quantity]
-    return ABSENT if math.isnan(value) else f"{value:{analysis.quantities[condition.quantity].form}}"
+def _found(condition: Condition, analysis: Analysis, found: Found) -> str:
+    """Format a value with its interval and the number of seeds."""
+    estimate, form = found[condition.quantity], analysis.quantities[condition.quantity].form
+    if math.isnan(estimate.value):
+        return ABSENT
+    text = f"{estimate.value:{form}}"
+    if estimate == Estimate.exact(estimate.value):
+        return text
+    if math.isnan(estimate.low):
+        return f"{text} (n = {estimate.seeds})"
+    return f"{text} ({estimate.low:{form}} to {estimate.high:{form}}, n = {estimate.seeds})"
 
 
-def _met(condition: Condition, findings: Findings) -> str:
-    found = met(condition, findings.quantities[condition.quantity])
-    return "unknown" if found is None else "yes" if found else "no"
+def _met(condition: Condition, found: Found) -> str:
+    result = met(condition, found[condition.quantity])
+    return "unknown" if result is None else "yes" if result else "no"
 
 
 def _needed(condition: Condition, analysis: Analysis) -> str:
@@ -84,15 +96,15 @@ def _needed(condition: Condition, analysis: Analysis) -> str:
     return f"at most {condition.at_most:{form}}"
 
 
-def _rule(rule: Sequence[Condition], analysis: Analysis, findings: Findings) -> Table:
+def _rule(rule: Sequence[Condition], analysis: Analysis, found: Found) -> Table:
     rows = tuple(
         (
             condition.text,
             "yes" if condition.essential else "no",
             analysis.quantities[condition.quantity].meaning,
             _needed(condition, analysis),
-            _found(condition, analysis, findings),
-            _met(condition, findings),
+            _found(condition, analysis, found),
+            _met(condition, found),
         )
         for condition in rule
     )

@@ -11,14 +11,14 @@ from pipeline.experiments.repository import Revision
 from pipeline.experiments.results import Results
 from pipeline.studies import convergence
 from pipeline.studies.analyses import activations
-from pipeline.studies.analysis import LessThan, MoreThan, Verdict, decide, met
+from pipeline.studies.analysis import Estimate, LessThan, MoreThan, Verdict, decide, met
 from pipeline.studies.collected import Collected
 from pipeline.studies.convergence import Reach
 from pipeline.studies.existing import Found
 from pipeline.studies.plan import Plan, Planned
 from pipeline.studies.spec import Condition
 from pipeline.training.probe import COLUMNS
-from tests.made_up_studies import written
+from tests.made_up_studies import certain, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
@@ -142,8 +142,8 @@ def test_a_bound_meets_a_condition_only_if_all_beyond_it_does(value, least, most
     """More than 3 may be 4 or not."""
     for limit, expected in (({"at_least": 4.0}, least), ({"at_most": 4.0}, most)):
         condition = Condition(text="x", quantity="x", **limit)
-        assert met(condition, value) is expected
-        assert (decide([condition], {"x": value}) is Verdict.UNDECIDED) == (expected is None)
+        assert met(condition, Estimate.exact(value)) is expected
+        assert (decide([condition], {"x": Estimate.exact(value)}) is Verdict.UNDECIDED) == (expected is None)
 
 
 def test_quantities_are_of_the_best_rate_without_batch_norm():
@@ -160,7 +160,7 @@ def test_quantities_are_of_the_best_rate_without_batch_norm():
             "tanh_mean": 0.05,
         }
     )
-    assert decide(planned.study.rule, found) is Verdict.IN_PART
+    assert decide(planned.study.rule, certain(found)) is Verdict.IN_PART
 
 
 def test_a_network_that_never_reaches_the_target_gives_a_bound():
@@ -169,12 +169,12 @@ def test_a_network_that_never_reaches_the_target_gives_a_bound():
     found = quantities(planned, fast(relu=1.5, tanh=9.0, sigmoid=1000.0))
     assert isinstance(found["sigmoid_epochs"], MoreThan)
     assert found["sigmoid_epochs"] == pytest.approx(11.5 / 1.5)
-    assert decide(planned.study.rule, found) is Verdict.HOLDS
+    assert decide(planned.study.rule, certain(found)) is Verdict.HOLDS
     found = quantities(planned, fast(relu=4.0, tanh=9.0, sigmoid=1000.0))
     assert found["sigmoid_epochs"] == pytest.approx(11.5 / 4)
     (faster,) = [condition for condition in planned.study.rule if condition.quantity == "sigmoid_epochs"]
-    assert met(faster, found["sigmoid_epochs"]) is None
-    assert decide(planned.study.rule, found) is Verdict.IN_PART  # tanh is not slow enough
+    assert met(faster, certain(found)["sigmoid_epochs"]) is None
+    assert decide(planned.study.rule, certain(found)) is Verdict.IN_PART  # tanh is not slow enough
     found = quantities(planned, fast(relu=1000.0, tanh=9.0, sigmoid=9.0))
     assert isinstance(found["tanh_epochs"], LessThan)
     assert found["tanh_epochs"] == pytest.approx(9 / 11.5)
@@ -191,7 +191,7 @@ def test_a_world_without_differences_is_not_as_the_claim_says():
         mean=dict.fromkeys(MEAN, 0.4),
         gradient=dict.fromkeys(GRADIENT, 1.0),
     )
-    assert decide(planned.study.rule, found) is Verdict.NOT_HERE
+    assert decide(planned.study.rule, certain(found)) is Verdict.NOT_HERE
 
 
 def test_a_gradient_of_nothing_is_infinitely_smaller():

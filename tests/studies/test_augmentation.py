@@ -9,7 +9,7 @@ from pipeline import files
 from pipeline.studies.analyses import augmentation
 from pipeline.studies.analyses.augmentation import ALL, KINDS, NONE
 from pipeline.studies.analysis import Verdict, decide
-from tests.made_up_studies import MadeUp, leave, written
+from tests.made_up_studies import MadeUp, certain, leave, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
@@ -54,7 +54,7 @@ NO_USE = {NONE: 0.5, "flip": 0.5, "translate": 0.45, "cutout": 0.49, ALL: 0.5}
 def judged(collected: MadeUp) -> tuple[dict[str, float], Verdict]:
     quantities = augmentation.ANALYSIS.analyse(collected).quantities
     assert quantities.keys() == augmentation.QUANTITIES.keys()
-    return quantities, decide(collected.plan.study.rule, quantities)
+    return quantities, decide(collected.plan.study.rule, certain(quantities))
 
 
 def test_gains_and_gaps_are_differences_in_points(left):
@@ -89,7 +89,9 @@ def test_the_gap_is_of_training_images_as_they_are(left, data, cpu):
     probs = inference.predict(trained.network(collected, name).model, train, batch_size=100, place=cpu)
     expected = 100 * inference.accuracy(probs, train.labels)
     rows = augmentation.ANALYSIS.analyse(collected).tables[0].rows
-    assert rows[0] == ("none", "2", "500", "30.00", f"{expected:.2f}", f"{expected - 30:.2f}", "1.500", "1")
+    gap = expected - 30
+    cells = ("none", "2", "500", "30.00 ± 0.00", f"{expected:.2f} ± 0.00", f"{gap:.2f} ± 0.00", "1.500 ± 0.000", "3")
+    assert rows[0] == cells
 
 
 def test_a_training_that_diverged_leaves_the_claim_undecided_and_the_page_readable(left, tmp_path):
@@ -100,7 +102,7 @@ def test_a_training_that_diverged_leaves_the_claim_undecided_and_the_page_readab
     assert quantities["least_alone"] == pytest.approx(1)
     assert all(math.isnan(quantities[name]) for name in ("gain", "gap_closed", "more_for_few"))
     text = written(tmp_path, collected).path.read_text()
-    assert "| all | 10 | — | — | — | — | — | 0 (1 diverged) |" in text
+    assert "| all | 10 | — | — | — | — | — | 0 (3 diverged) |" in text
     assert "by an unknown number of points with 10 %" in text
     assert "validation loss ends at 0.67 nats without augmentation and at 0.67 nats with all" in text
     collected = left(accuracies(FEW, MANY), without=("all-p2",))

@@ -12,7 +12,7 @@ from pipeline.studies.analysis import CHANCE, Verdict, decide
 from pipeline.studies.collected import Collected
 from pipeline.studies.existing import Found
 from pipeline.studies.plan import Plan
-from tests.made_up_studies import written
+from tests.made_up_studies import certain, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
@@ -62,7 +62,7 @@ def test_the_study_judges_as_its_rule_says(results, verdict, scale):
     planned = made(ROOT, "batchnorm", scale=scale)
     findings = batchnorm.ANALYSIS.analyse(collected(planned, results))
     assert findings.quantities.keys() == batchnorm.QUANTITIES.keys()
-    assert decide(planned.study.rule, findings.quantities) is verdict
+    assert decide(planned.study.rule, certain(findings.quantities)) is verdict
 
 
 def test_losses_are_of_the_ends_of_the_grid_and_diverged_trainings_are_at_chance():
@@ -73,8 +73,8 @@ def test_losses_are_of_the_ends_of_the_grid_and_diverged_trainings_are_at_chance
     )
     starts = {row[:2]: row for row in findings.tables[0].rows}
     network = "without batch norm"
-    assert starts[network, "100"] == (network, "100", "—", "10.00", "10.00", "3 of 3")
-    assert starts[network, "1"] == (network, "1", "0.01", "66.00", "66.00", "1 of 3")
+    assert starts[network, "100"] == (network, "100", "—", "10.00 ± 0.00", "10.00 ± 0.00", "9 of 9")
+    assert starts[network, "1"] == (network, "1", "0.01", "66.00 ± 0.00", "66.00 ± 0.00", "3 of 9")
     assert findings.tables[1].rows[1] == (network, "0.01, 0.1", "67", "66.00")
 
 
@@ -97,7 +97,7 @@ def test_where_no_rate_works_without_batch_norm_their_ratio_is_not_known():
     )
     assert math.isnan(findings.quantities["rates_ratio"])
     assert math.isnan(findings.quantities["plain_loss"])
-    assert decide(planned.study.rule, findings.quantities) is Verdict.UNDECIDED
+    assert decide(planned.study.rule, certain(findings.quantities)) is Verdict.UNDECIDED
     assert findings.tables[1].rows[1][1:3] == ("—", "0")
 
 
@@ -111,8 +111,8 @@ def test_some_seeds_may_diverge(tmp_path):
     results = collected(planned, accuracy)
     cells = [batchnorm._cell(results, variant) for variant in planned.variants]
     (half,) = [cell for cell in cells if (cell.norm, cell.scale, cell.lr) == ("none", 1.0, 0.1)]
-    assert half.test == (0.66, CHANCE)
-    assert half.text == "38.0\n1 of 2\ndiverged"
+    assert half.test == (0.66, CHANCE, 0.66)
+    assert half.text == "47.3\n1 of 3\ndiverged"
     left = {path.name for path in written(tmp_path, results).path.parent.iterdir()}
     assert left == {"batchnorm.md", "batchnorm.png", "batchnorm-curves.png"}
 

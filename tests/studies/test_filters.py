@@ -14,7 +14,7 @@ from pipeline.studies.analyses import filters
 from pipeline.studies.analysis import Verdict, decide
 from pipeline.studies.collected import Collected
 from pipeline.studies.insight import look
-from tests.made_up_studies import MadeUp, leave, written
+from tests.made_up_studies import MadeUp, certain, leave, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
@@ -94,7 +94,7 @@ def test_each_verdict_is_given_where_it_is_due(untrained, p, after, before, quan
     assert findings.quantities == pytest.approx(
         {"oriented": share, "edge_like": share, "rise": rise, "learned": learned, "least_step": least_step}
     )
-    assert decide(untrained.plan.study.rule, findings.quantities) is verdict
+    assert decide(untrained.plan.study.rule, certain(findings.quantities)) is verdict
 
 
 def test_the_page_shows_filters_and_stages(untrained, tmp_path):
@@ -114,7 +114,7 @@ def test_trainings_that_diverged_leave_the_claim_undecided_and_the_page_readable
     page = written(tmp_path / "some", diverged(untrained, {"cnn3"}))
     assert page.verdict is Verdict.UNDECIDED
     text = page.path.read_text()
-    assert "| cnn3 | — | — | — | — | — | — | — | 0 (2 diverged) |" in text
+    assert "| cnn3 | — | — | — | — | — | — | — | 0 (3 diverged) |" in text
     assert "First-layer filters of cnn5" in text
     assert "First-layer filters of cnn3" not in text
     nothing: Collected = diverged(untrained, {"cnn3", "cnn5", "resnet"})

@@ -6,24 +6,25 @@ import pytest
 
 from pipeline.experiments.repository import Revision
 from pipeline.experiments.results import Results
+from pipeline.experiments.statistics import mean_interval
 from pipeline.studies import analyses
 from pipeline.studies.analyses import depth_and_width
-from pipeline.studies.analysis import Verdict, decide
+from pipeline.studies.analysis import Estimate, Verdict, decide, estimates, met
 from pipeline.studies.collected import Collected
 from pipeline.studies.existing import Found
 from pipeline.studies.plan import Plan
 from pipeline.studies.spec import Condition
-from tests.made_up_studies import written
+from tests.made_up_studies import certain, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
 
 def collected(planned: Plan, accuracy: dict[str, list[float]]) -> Collected:
-    """Return results with these test accuracies by variant, in the order of seeds; NaN: the training diverged."""
+    """Return results with these test accuracies by variant, by seed or one for all; NaN: it diverged."""
     found, diverged = {}, {}
     for one in planned.experiments:
-        seed = planned.setting.seeds.index(one.seed)
-        value = accuracy[one.variant][seed]
+        values = accuracy[one.variant]
+        value = values[planned.setting.seeds.index(one.seed) % len(values)]
         metrics = {"test/accuracy": value, "train/accuracy": value, "train/seconds": 6.0, "train/epochs": 3}
         if math.isnan(value):
             diverged[one.name] = "the loss is nan"
@@ -49,13 +50,13 @@ def test_the_rule_gives_each_verdict():
         ((0.9, math.nan, 5.0), Verdict.UNDECIDED),
         ((1.0, math.nan, 5.1), Verdict.IN_PART),  # whatever the number is
     ):
-        assert decide(rule, dict(zip("abc", values, strict=True))) is verdict, values
+        assert decide(rule, certain(dict(zip("abc", values, strict=True)))) is verdict, values
 
 
 MADE_UP = [
     ("pooling", {"max": 0.7, "average": 0.69, "stride": 0.6, "none": 0.7}, "holds"),
     ("pooling", {"max": 0.7, "average": 0.6, "stride": 0.6, "none": 0.7}, "holds in part"),
-    ("pooling", {"max": 0.7, "average": 0.6, "stride": 0.6, "none": math.nan}, "cannot be decided"),
+    ("pooling", {"max": 0.7, "average": 0.6, "stride": 0.6, "none": math.nan}, "is undecided"),
     ("conv-or-dense", {"cnn": 0.7, "mlp-same-weights": 0.4, "mlp-same-macs": 0.5}, "holds"),
     ("conv-or-dense", {"cnn": 0.5, "mlp-same-weights": 0.4, "mlp-same-macs": 0.5}, "holds in part"),
 ]
@@ -65,13 +66,13 @@ MADE_UP = [
 def test_a_study_judges_made_up_results_as_its_rule_says(tmp_path, name, accuracy, verdict):
     """The page has verdict, numbers and figures, and the same bytes when it is written again."""
     planned = made(ROOT, name)
-    results = collected(planned, {variant: [value] * 2 for variant, value in accuracy.items()})
+    results = collected(planned, {variant: [value] * 3 for variant, value in accuracy.items()})
     assert analyses.find(name).analyse(results).quantities.keys() == analyses.find(name).quantities.keys()
     page = written(tmp_path, results)
     assert page.verdict == verdict
     text = page.path.read_text()
     assert f"**This {verdict}**, as measured on made up in the setting `small`." in text
-    assert ("1 diverged" in text or "2 diverged" in text) == any(map(math.isnan, accuracy.values()))
+    assert ("3 diverged" in text) == any(map(math.isnan, accuracy.values()))
 
 
 def test_gains_of_depth_and_width_are_means_over_the_other():
@@ -83,7 +84,7 @@ def test_gains_of_depth_and_width_are_means_over_the_other():
     assert findings.quantities == pytest.approx(
         {"cnn_depth": 4, "cnn_width": 10, "resnet_depth": -2, "resnet_width": 6}
     )
-    assert decide(planned.study.rule, findings.quantities) is Verdict.IN_PART
+    assert decide(planned.study.rule, certain(findings.quantities)) is Verdict.IN_PART
     marked = {row[0].split()[0] for row in findings.tables[0].rows if "◆" in row[0]}
     # The smallest CNN computes less than the smallest ResNet and is better, and so are all others.
     assert marked == {"cnn-w8-d1", "cnn-w8-d2", "cnn-w16-d1", "cnn-w16-d2"}
@@ -91,7 +92,37 @@ def test_gains_of_depth_and_width_are_means_over_the_other():
     findings = depth_and_width.ANALYSIS.analyse(collected(planned, accuracy))
     assert math.isnan(findings.quantities["resnet_depth"])
     assert findings.quantities["cnn_depth"] == pytest.approx(4)
-    assert decide(planned.study.rule, findings.quantities) is Verdict.UNDECIDED
+    assert decide(planned.study.rule, certain(findings.quantities)) is Verdict.UNDECIDED
     flat = {variant: [0.5] for variant in planned.variants}
     findings = depth_and_width.ANALYSIS.analyse(collected(planned, flat))
-    assert decide(planned.study.rule, findings.quantities) is Verdict.NOT_HERE
+    assert decide(planned.study.rule, certain(findings.quantities)) is Verdict.NOT_HERE
+
+
+def test_a_verdict_rests_on_the_interval_over_seeds(tmp_path):
+    """Accuracies lost by pooling of 1, 1.2 and 1.4 points are below 2, those of 0.5, 1.2 and 1.9 may not be."""
+    planned = made(ROOT, "pooling")
+    close, apart = (0.010, 0.012, 0.014), (0.005, 0.012, 0.019)
+    for losses, said, text in ((close, "yes", "1.2 (0.7 to 1.7, n = 3)"), (apart, "unknown", "n = 3")):
+        lost = [0.7 - loss for loss in losses]
+        results = collected(planned, {"max": lost, "average": lost, "stride": [0.6], "none": [0.7]})
+        page = written(tmp_path / said, results)
+        assert page.verdict == ("holds" if said == "yes" else "is undecided")
+        row = next(line for line in page.path.read_text().splitlines() if line.startswith("| Pooling costs little"))
+        assert row.endswith(f"| {said} |")
+        assert text in row
+
+
+def test_the_jackknife_is_students_interval_for_a_mean_and_knows_what_is_exact():
+    """Of a mean it is exactly Student's; counted weights have no interval; one seed gives none."""
+    planned = made(ROOT, "pooling")
+    lost = [0.69, 0.68, 0.64]
+    results = collected(planned, {"max": lost, "average": lost, "stride": [0.6], "none": [0.7]})
+    analysis = analyses.find("pooling")
+    found = estimates(analysis, results, analysis.analyse(results))
+    expected = mean_interval([100 * (0.7 - value) for value in lost])
+    assert (found["accuracy_loss"].low, found["accuracy_loss"].high) == pytest.approx(expected)
+    assert found["macs_ratio"] == Estimate.exact(found["macs_ratio"].value)
+    one = results.without(0).without(1)
+    alone = estimates(analysis, one, analysis.analyse(one))["accuracy_loss"]
+    assert alone.value == pytest.approx(6)
+    assert met(Condition(text="x", quantity="x", at_most=10.0), alone) is None

@@ -1,5 +1,6 @@
 """Augmentation: accuracy on test and training images, by augmentation and size of the training set."""
 
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -106,16 +107,20 @@ def _fits(collected: Collected) -> dict[str, list[float]]:
     from pipeline.evaluation import inference
 
     shown: dict[str, Split] = {}
+
+    def accuracy(name: str) -> float:
+        data = collected.found[name].record.dataset_hash
+        if data not in shown:  # shared by experiments of one size
+            shown[data] = dataset.first_of_each_class(trained.images(collected, name, "train"), IMAGES)
+        model = trained.network(collected, name).model
+        probs = inference.predict(model, shown[data], batch_size=BATCH_SIZE, place=torch.device("cpu"))
+        return 100 * inference.accuracy(probs, shown[data].labels)
+
     found: dict[str, list[float]] = {variant: [] for variant in collected.variants}
     with stage.bar("evaluating training images", len(collected.found)) as advance:
         for variant, accuracies in found.items():
             for name in trained.names(collected, variant):
-                data = collected.found[name].record.dataset_hash
-                if data not in shown:  # shared by experiments of one size
-                    shown[data] = dataset.first_of_each_class(trained.images(collected, name, "train"), IMAGES)
-                model = trained.network(collected, name).model
-                probs = inference.predict(model, shown[data], batch_size=BATCH_SIZE, place=torch.device("cpu"))
-                accuracies.append(100 * inference.accuracy(probs, shown[data].labels))
+                accuracies.append(collected.measured("fit", name, partial(accuracy, name)))
                 advance(1)
     return found
 

@@ -21,11 +21,14 @@ QUANTITIES = {
     "weights_ratio": Quantity(
         f"weights of a dense layer of {UNITS:,} units at {TEXTBOOK_SIDE} px, as a multiple of {FILTERS} 3x3 filters'",
         ",.0f",
+        exact=True,
     ),
-    "growth": Quantity(f"weights of that layer at {SIDES[-1]} px, as a multiple of those at {SIDES[0]} px", ",.0f"),
+    "growth": Quantity(
+        f"weights of that layer at {SIDES[-1]} px, as a multiple of those at {SIDES[0]} px", ",.0f", exact=True
+    ),
     "gap_same_weights": Quantity("points of test accuracy of the CNN above a dense network of as many weights", ".1f"),
     "gap_same_macs": Quantity("points of test accuracy of the CNN above a dense network of as many MACs", ".1f"),
-    "mismatch": Quantity("percent by which matched weights or MACs differ, the larger of both", ".2f"),
+    "mismatch": Quantity("percent by which matched weights or MACs differ, the larger of both", ".2f", exact=True),
 }
 
 

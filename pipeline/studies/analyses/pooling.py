@@ -12,8 +12,12 @@ POOLED, WITHOUT = ("max", "average"), "none"
 """The variants with pooling and the one without; `stride` is shown for comparison, and no condition uses it."""
 
 QUANTITIES = {
-    "macs_ratio": Quantity("MACs with pooling divided by MACs without, the larger of max and average", ".2f"),
-    "weights_ratio": Quantity("weights with pooling divided by weights without, the larger of max and average", ".2f"),
+    "macs_ratio": Quantity(
+        "MACs with pooling divided by those without, the larger of max and average", ".2f", exact=True
+    ),
+    "weights_ratio": Quantity(
+        "weights with pooling divided by those without, the larger of max and average", ".2f", exact=True
+    ),
     "accuracy_loss": Quantity("points of test accuracy lost by pooling, the larger of max and average", ".1f"),
 }
 
