@@ -212,7 +212,7 @@ def compare(
     ]
     notes += split_names(rows)
     if any(len(row.members) == 1 for row in rows):
-        notes.append("n = 1: no estimate of the variation between seeds; add seeds with train.seed=0,1,2")
+        notes.append("n = 1: no estimate of the variation between seeds; python -m pipeline replicate queues more")
     return Comparison(
         tuple(rows),
         sort,

@@ -29,7 +29,7 @@ def draw(values: Mapping[str, Sequence[Any]], accuracy: Sequence[float]) -> str:
     named = dict(list(values.items())[:MOST_AXES]) | {"val/accuracy, %": [round(100 * value, 2) for value in accuracy]}
     columns = [_positions(column) for column in named.values()]
     low, high = min(accuracy), max(accuracy)
-    with styled((max(4.6, 1.5 * len(named)), 3.6)) as figure:
+    with styled((max(9.4, 1.5 * len(named)), 3.6)) as figure:
         axes = figure.subplots()
         order = sorted(range(len(accuracy)), key=lambda number: accuracy[number])  # the best on top
         for number in order:

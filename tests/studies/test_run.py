@@ -127,7 +127,7 @@ def test_a_training_that_diverges_is_a_result_and_not_run_again(clone):
     assert "3 experiments, 1 of them to be run" in said
     assert said.count("  diverged  training stopped at epoch 1") == 1
     text = (clone.folder / "docs/studies/pooling.md").read_text()
-    assert "**This cannot be decided**" in text
+    assert "**This is undecided**" in text
     assert text.count("diverged: training stopped at epoch 1, step") == 1
     assert "0 (1 diverged)" in next(row for row in text.splitlines() if row.startswith("| none | 7,258,752"))
     assert "3 experiments, 0 of them to be run" in clone(*STUDY, *QUICK)
