@@ -106,6 +106,22 @@ def test_without_a_difference_five_in_a_hundred_are_significant_at_most(shape, c
     assert sum(difference.low <= 0 <= difference.high for difference in found) == 1000 - significant
 
 
+def test_one_seed_on_each_side_speaks_of_two_networks_only():
+    """Five in a hundred where seeds differ by chance in single images alone; far more where they vary themselves."""
+    rng = np.random.default_rng(0)
+    significant = {}
+    for between in (0, 0.3):
+        shape, found = Shape(between, 0, 2000), 0
+        for _ in range(1000):
+            logits = rng.normal(1.2, 1.5, shape.count)
+            base, candidate = (drawn(rng, 1, shape, logits)[0] for _ in range(2))
+            won, lost = (candidate & ~base).sum(), (base & ~candidate).sum()
+            found += scipy.stats.binomtest(int(won), int(won + lost)).pvalue < 0.05
+        significant[between] = found
+    assert significant[0] <= scipy.stats.binom.ppf(0.999, 1000, 0.05)
+    assert significant[0.3] > 300
+
+
 def test_a_true_difference_is_covered_and_is_found_more_often_with_more_seeds():
     """The true difference is the mean over many images; power rises from 2 to 10 seeds."""
     shape = Shape(0.1, 0.5, 1000)
