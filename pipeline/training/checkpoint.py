@@ -101,12 +101,13 @@ class TrainingState:
                 module.load_state_dict(_below(tensors, name))
             for name, value in _below(tensors, "others").items():
                 others[name].copy_(value)
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             saved: dict[int, dict[str, Tensor]] = {}
             for key, value in _below(tensors, "optimizer").items():
                 index, field = key.split("/", 1)
-                saved.setdefault(int(index), {})[field] = value
+                saved.setdefault(int(index), {})[field] = _laid_out(value, parameters[int(index)])
             optimizer.load_state_dict({**optimizer.state_dict(), "state": saved})
-        except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        except (safetensors.SafetensorError, LookupError, ValueError, RuntimeError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise CheckpointError(
                 f"{self.path}: not a training state that fits ({reason}); delete this file"
@@ -118,6 +119,15 @@ class TrainingState:
         self.path.unlink(missing_ok=True)
         if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return an optimiser's tensor with the strides of its parameter, as which fused kernels read both.
+
+    Saved tensors are contiguous; with those beside channels_last parameters, PyTorch's fused SGD and AdamW compute
+    wrong updates on a CPU and refuse on a GPU.
+    """
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def _digest(tensors: Mapping[str, Tensor], progress: str) -> str:

@@ -1,6 +1,7 @@
 """Training: one visible loop; what a step does is in step.py."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ def train(
         The trained network (its moving average if `ema` is on) with its history.
 
     Raises:
-        TrainingError: the loss is not finite; what `state` holds is from before that epoch.
+        TrainingError: the loss or a weight is not finite; what `state` holds is from before that epoch.
     """
     step, average = set_up(params, data)
     loader = step.loader
@@ -110,6 +111,7 @@ def train(
         row = train_epoch(step, average, epoch, on_step)
         ended = time.perf_counter()
         val_loss, val_accuracy = validate(chosen, data["val"], loader.device, step.precision)
+        _check_weights(step, epoch, val_loss, row["lr"])
         progress.history.append(row | {"val/loss": val_loss, "val/accuracy": val_accuracy})
         progress.images += loader.count(epoch)
         preparation = step.preparation_seconds - prepared
@@ -248,10 +250,29 @@ def _checked(
     """
     loss, accuracy, broken = meter.read()
     if broken is not None:
-        name, lr = type(optimizer).__name__.lower(), optimizer.defaults["lr"] * factors[broken]
-        raise TrainingError(
-            f"training stopped at epoch {epoch + 1}, step {broken + 1}: the loss is {meter.losses[broken].item()} "
-            f"at lr {lr:g}; expected a finite number; lower optimizer.{name}.lr, lengthen train.warmup or set "
-            "train.clip_grad_norm"
-        )
+        lr = optimizer.defaults["lr"] * factors[broken]
+        found = f"step {broken + 1}: the loss is {meter.losses[broken].item()}"
+        raise _not_finite(optimizer, epoch, found, lr)
     return loss, accuracy
+
+
+def _check_weights(step: Stepper, epoch: int, val_loss: float, lr: float) -> None:
+    """Raise if the last step of an epoch left weights that are not finite, which the losses of its steps do not show.
+
+    Raises:
+        TrainingError: the validation loss, a parameter or a buffer is not finite.
+    """
+    if not math.isfinite(val_loss):
+        raise _not_finite(step.optimizer, epoch, f"the validation loss is {val_loss}", lr)
+    for name, tensor in (*step.model.named_parameters(), *step.model.named_buffers()):
+        if not tensor.isfinite().all():
+            raise _not_finite(step.optimizer, epoch, f"after the last step {name} has values that are not finite", lr)
+
+
+def _not_finite(optimizer: torch.optim.Optimizer, epoch: int, found: str, lr: float) -> TrainingError:
+    """Return the error of a training whose loss or weights are not finite."""
+    name = type(optimizer).__name__.lower()
+    return TrainingError(
+        f"training stopped at epoch {epoch + 1}, {found} at lr {lr:g}; expected a finite number; "
+        f"lower optimizer.{name}.lr, lengthen train.warmup or set train.clip_grad_norm"
+    )

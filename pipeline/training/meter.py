@@ -1,5 +1,6 @@
 """Loss, accuracy and speed of an epoch of training."""
 
+import math
 import time
 
 import torch
@@ -36,11 +37,11 @@ class Meter:
 
         The share is in training mode and with augmentation.
         """
-        losses = self.losses[: len(self.sizes)].double().cpu()
+        losses = self.losses[: len(self.sizes)].tolist()  # summed here: not every device computes in float64
         images = sum(self.sizes)
-        broken = (~losses.isfinite()).nonzero()
-        loss = (losses * torch.tensor(self.sizes)).sum().item() / images
-        return loss, int(self.correct.item()) / images, int(broken[0]) if len(broken) else None
+        broken = next((step for step, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        loss = sum(loss * size for loss, size in zip(losses, self.sizes, strict=True)) / images
+        return loss, int(self.correct.item()) / images, broken
 
     @property
     def images_per_second(self) -> float:

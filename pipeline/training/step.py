@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -138,10 +139,15 @@ class _Graphs:
         self.recorded: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, Tensor]]] = {}
 
     def record(self, kind: tuple[int, int], indices: Tensor) -> None:
-        """Record a call without making it; `torch.cuda.graph` waits for the device first."""
+        """Record a call without making it; `torch.cuda.graph` waits for the device first.
+
+        PyTorch's warning of an empty recording is an error: replayed, it would leave the weights as they are.
+        """
         graph, static = torch.cuda.CUDAGraph(), indices.clone()
-        with torch.cuda.graph(graph, pool=self.pool):
-            results = self.step(static)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="The CUDA Graph is empty")
+            with torch.cuda.graph(graph, pool=self.pool):
+                results = self.step(static)
         self.recorded[kind] = graph, static, results
 
     def replay(self, kind: tuple[int, int], indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -176,14 +176,21 @@ def test_a_sidecar_that_describes_another_network_is_refused(saved, key, value, 
         {"optimizer.name": "muon"},
     ],
 )
-def test_a_restored_training_goes_on_as_if_never_interrupted(small_params, tmp_path, changes):
-    """Two steps, a save, two steps in a fresh process's place: identical to four steps, moving average included."""
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_restored_training_goes_on_as_if_never_interrupted(small_params, tmp_path, changes, fused):
+    """Two steps, a save, two steps in a fresh process's place: identical to four steps, moving average included.
+
+    Fused kernels, as on a GPU, take it for granted that state and weights have the same strides.
+    """
     params = small_params(changes)
 
     def fresh():
         model = network(params)
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-        return model, average, optim.build(params.optimizer, model, precision="fp32")
+        optimizer = optim.build(params.optimizer, model, precision="fp32")
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+        return model, average, optimizer
 
     model, average, optimizer = fresh()
     steps(model, optimizer, 0, 2)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pipeline import files
 from pipeline.config import architectures
@@ -240,6 +242,53 @@ def test_training_stops_at_a_loss_that_is_not_finite_and_saves_nothing_of_it(sma
     with pytest.raises(TrainingError, match=expected):
         run(wild, data, tmp_path)
     assert files.sha256(tmp_path / checkpoint.STATE) == saved
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("part", ["classifier.0.weight", "blocks.0.1.running_var"])
+def test_weights_that_the_last_step_breaks_stop_the_training_and_are_not_saved(
+    small_params, data, tmp_path, monkeypatch, part, average
+):
+    """No loss of the epoch shows them; the state is that of the epoch before, so that another try can go on."""
+    params = small_params({"train.epochs": 3, "train.ema": average})
+    epoch_of = loop.train_epoch
+
+    def broken(step, average, epoch, on_step):
+        row = epoch_of(step, average, epoch, on_step)
+        if epoch == 1:
+            step.model.state_dict()[part].view(-1)[0] = float("nan")
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_epoch", broken)
+        with pytest.raises(TrainingError, match=r"stopped at epoch 2, .*; lower optimizer.muon.lr"):
+            run(params, data, tmp_path)
+    resumed = run(params, data, tmp_path)
+    assert [row["epoch"] for row in resumed.history] == [1, 2, 3]
+    assert digest(resumed.model) == digest(run(params, data, tmp_path / "whole").model)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails on float64 tensors, which some devices do not have."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, result)):
+            assert not isinstance(value, torch.Tensor) or value.dtype != torch.float64, func
+        return result
+
+
+@pytest.mark.parametrize("arch", ["cnn", "vit", "speednet"])
+@pytest.mark.parametrize("optimizer", ["muon", "sgd", "adamw"])
+def test_a_training_computes_nothing_in_float64(small_params, data, arch, optimizer):
+    """Steps, readings, validation, state and moving average."""
+    changes = {"model.arch": arch, "optimizer.name": optimizer, "train.ema": 0.9, "train.clip_grad_norm": 1.0}
+    changes |= {"model.vit.depth": 1, "model.speednet.widths": [8], "augment.translate": 2, "augment.brightness": 0.1}
+    params = small_params(changes | {"train.epochs": 1})
+    step, average = loop.set_up(params, data)
+    with NoFloat64():
+        loop.train_epoch(step, average, 0)
+        loop.validate(average.model, data["val"], step.loader.device, step.precision)
 
 
 def test_metrics_are_exact_over_all_images_of_a_split(small_params, data, cpu):

@@ -24,7 +24,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def prepare(device: torch.device, *, deterministic: bool) -> None:
-    """Set this process up for training or inference: determinism, float32 products, the memory allocator.
+    """Set this process up for training or inference: current GPU, determinism, float32 products, memory allocator.
 
     With `deterministic`, an operation that has no reproducible implementation raises instead of running.
     """
@@ -34,6 +34,8 @@ def prepare(device: torch.device, *, deterministic: bool) -> None:
     # Filling fresh memory with NaN, as this mode does by default, only costs time: nothing here reads it unwritten.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = device.type == "cuda" and not deterministic
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # CUDA graphs and memory statistics are of the current one
     if device.type == "cpu":
         keep_freed_memory()
 
