@@ -54,6 +54,11 @@ def guard(app: Callable[[], Any]) -> None:
         if error.filename is None:
             raise
         message = f"{error.filename}: {error.strerror}"
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, whose import takes seconds
+            raise
+        needed, there, *_ = str(error).split(". ")[1:]
+        message = f"out of GPU memory: {needed}. {there}; lower train.batch_size, or evaluate.batch_size after train"
     else:
         return
     for line in message.splitlines():
