@@ -34,7 +34,6 @@ class Difference:
         value: difference in accuracy, candidate minus baseline, as a fraction.
         low, high: its 95 % confidence interval.
         p_value: two-sided p-value of the test.
-        test: name of the test.
         spread: standard deviation of the accuracy between seeds, of the baseline and of the candidate.
         images: standard error of the difference with infinitely many seeds, because the test images are a sample.
     """
@@ -43,7 +42,6 @@ class Difference:
     low: float
     high: float
     p_value: float
-    test: str
     spread: tuple[float, float]
     images: float
 
@@ -69,7 +67,7 @@ def paired(baseline: Correct, candidate: Correct, *, seed: int = 0) -> Differenc
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / count, [tail, 1 - tail])
     spread = ((won + lost) / 2) ** 0.5 / count
-    return Difference((won - lost) / count, float(low), float(high), p_value, "McNemar", (spread, spread), 0.0)
+    return Difference((won - lost) / count, float(low), float(high), p_value, (spread, spread), 0.0)
 
 
 def over_seeds(baseline: Correct, candidate: Correct) -> Difference:
@@ -107,7 +105,7 @@ def over_seeds(baseline: Correct, candidate: Correct) -> Difference:
             2 * float(scipy.special.stdtr(degrees, -abs(value) / variance**0.5)),
         )
     deviations = (spread[0] ** 0.5, spread[1] ** 0.5)
-    return Difference(value, low, high, p_value, "two-way", deviations, parts[2] ** 0.5)
+    return Difference(value, low, high, p_value, deviations, parts[2] ** 0.5)
 
 
 def seeds_to_show(effect: float, difference: Difference) -> int | None:

@@ -38,7 +38,7 @@ def test_the_interval_is_that_of_resampling_images():
 
 def test_equal_predictions_show_no_difference():
     """No image tells them apart."""
-    assert statistics.paired(*outcomes(70, 0, 0, 30)) == statistics.Difference(0, 0, 0, 1, "McNemar", (0, 0), 0)
+    assert statistics.paired(*outcomes(70, 0, 0, 30)) == statistics.Difference(0, 0, 0, 1, (0, 0), 0)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
@@ -161,7 +161,7 @@ def test_seeds_without_any_variation():
 def test_the_planned_seeds_have_the_power_that_is_promised():
     """By simulation: the planned number shows the effect in 80 % of the comparisons, half of it in fewer."""
     spread = 0.004
-    difference = statistics.Difference(0, 0, 0, 1, "", (spread, spread), 0.001)
+    difference = statistics.Difference(0, 0, 0, 1, (spread, spread), 0.001)
     seeds = statistics.seeds_to_show(0.006, difference)
     assert 5 <= seeds <= 12
     rng = np.random.default_rng(0)
@@ -176,8 +176,8 @@ def test_the_planned_seeds_have_the_power_that_is_promised():
 
 def test_some_differences_no_number_of_seeds_can_show():
     """Smaller than what the choice of test images makes."""
-    assert statistics.seeds_to_show(0.001, statistics.Difference(0, 0, 0, 1, "", (0.001, 0.001), 0.002)) is None
-    assert statistics.seeds_to_show(0.003, statistics.Difference(0, 0, 0, 1, "", (0, 0), 0)) == 2
+    assert statistics.seeds_to_show(0.001, statistics.Difference(0, 0, 0, 1, (0.001, 0.001), 0.002)) is None
+    assert statistics.seeds_to_show(0.003, statistics.Difference(0, 0, 0, 1, (0, 0), 0)) == 2
 
 
 def test_holm_by_hand():
