@@ -42,8 +42,8 @@ def run(root: Path, rev: str | None, seeds: int | None, *, everything: bool, bas
 
     Args:
         root: the repository.
-        rev: the configuration to replicate; None: all that a comparison leaves undecided, and its baseline.
-        seeds: of each configuration; None: 3 of a revision, else as many as settle the comparison.
+        rev: the configuration to replicate; None: those of a comparison.
+        seeds: of each configuration; None: 3 of a revision, else as many as settle what the comparison leaves open.
         everything: compare the experiments of every commit, not only HEAD's.
         baseline: of the comparison.
         dry_run: print without queueing.
@@ -54,7 +54,7 @@ def run(root: Path, rev: str | None, seeds: int | None, *, everything: bool, bas
     """
     with Repository(root) as repository:
         if rev is None:
-            targets = _undecided(repository, seeds, everything=everything, baseline=baseline)
+            targets = _of_comparison(repository, seeds, everything=everything, baseline=baseline)
         else:
             revision = repository.resolve(rev)
             rows, notes = comparison.collected(repository, [*repository.experiments(), revision])
@@ -113,8 +113,10 @@ def queue(root: Path, replica: Replica) -> None:
         raise ResultsError(f"{replica.name}: not queued: {' '.join(done.stderr.split())}")
 
 
-def _undecided(repository: Repository, seeds: int | None, *, everything: bool, baseline: str) -> list[tuple[Row, int]]:
-    """Return the rows of contests that more seeds would settle, the baseline first, and how many each should have."""
+def _of_comparison(
+    repository: Repository, seeds: int | None, *, everything: bool, baseline: str
+) -> list[tuple[Row, int]]:
+    """Return the rows of a comparison, without `seeds` those that more would settle, and how many each should have."""
     margin = loading.load(repository.root / "params.yaml").compare.margin
     found = comparison.compare(
         repository,
@@ -125,8 +127,10 @@ def _undecided(repository: Repository, seeds: int | None, *, everything: bool, b
     )
     if found.baseline is None:
         raise ResultsError(f"{baseline}: no results to compare with; choose another revision with --baseline")
+    if seeds:
+        return [(row, seeds) for row in found.rows]
     wanted = [
-        (contest.row, seeds or contest.seeds) for contest in found.contests if not contest.settled and contest.seeds
+        (contest.row, contest.seeds) for contest in found.contests if not contest.settled and contest.seeds is not None
     ]
     return [(found.baseline, max(count for _, count in wanted)), *wanted] if wanted else []
 
