@@ -54,7 +54,7 @@ def address(tmp_path, environment) -> Iterator[str]:
         yield found[1]
     finally:
         server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 0, log.read_text()
+        assert server.wait(180) == 0, log.read_text()
 
 
 def test_two_configurations_can_be_compared_in_the_mlflow_ui(address):

@@ -52,7 +52,8 @@ def published(folder: Path, empty_store: Path, names: Iterable[str]) -> Forge:
     shutil.copyfile(empty_store, made.folder / empty_store.name)
     for number, name in enumerate(names):
         made.experiment(name, predicted=made.right(range(WRONG[name])), outputs={"export/model.onnx": graph(number)})
-    with Repository(made.folder) as repository:
+    with pytest.MonkeyPatch.context() as patch, Repository(made.folder) as repository:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # an earlier test's
         plan = sync.plan(repository, SETTINGS)
         for change in plan.changes:
             sync.apply(repository, SETTINGS, change)
