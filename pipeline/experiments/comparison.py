@@ -164,6 +164,10 @@ class Comparison:
     margin: float
     notes: tuple[str, ...]
 
+    def contest(self, row: Row) -> Contest | None:
+        """Return the comparison of a row with the baseline; None for the baseline itself and rows not compared."""
+        return next((contest for contest in self.contests if contest.row is row), None)
+
 
 def compare(
     repository: Repository, revisions: Sequence[Revision], *, baseline: Revision, sort: str, margin: float

@@ -75,8 +75,7 @@ def _summary(comparison: Comparison) -> str:
 def _forest(comparison: Comparison) -> str:
     """Return the figure of the seeds of each row and its difference to the baseline."""
     rows = [row for row in comparison.rows if row.values("test/accuracy")][:MOST_FOREST]
-    contests = {id(contest.row): contest for contest in comparison.contests}
-    found = [contests.get(id(row)) for row in rows]
+    found = [comparison.contest(row) for row in rows]
     limits = [(each.difference.value, each.difference.low, each.difference.high) if each else None for each in found]
     verdicts = [tables.verdict(comparison, row) for row in rows]
     seeds = [row.values("test/accuracy") for row in rows]

@@ -85,7 +85,7 @@ def leaderboard(comparison: Comparison) -> Table:
 
 
 def contests(comparison: Comparison, *, plot: bool = False) -> Table:
-    """Return the comparison with the baseline: difference, interval, verdict, what would settle it, and details.
+    """Return the comparison with the baseline: verdict, difference, interval, what would settle it, and details.
 
     Args:
         plot: add a forest plot of characters.
@@ -117,7 +117,8 @@ def verdict(comparison: Comparison, row: Row) -> str:
     """Return the result of a row's test against the baseline."""
     if row is comparison.baseline:
         return "baseline"
-    return next((contest.verdict for contest in comparison.contests if contest.row is row), ABSENT)
+    contest = comparison.contest(row)
+    return contest.verdict if contest else ABSENT
 
 
 def explanation(comparison: Comparison) -> list[str]:

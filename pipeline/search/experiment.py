@@ -42,8 +42,7 @@ class Experiment:
         """
         self.root, self.folder, self.name = root, folder, name
         self.log = folder / f"{name}.log"
-        changes = [f"--set-param={key}={json.dumps(value)}" for key, value in values.items()]
-        self.command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name, *changes, LAST_STAGE]
+        self.command = [*exp_run("--temp", name, values), LAST_STAGE]
         self.report = epoch_reports.Reader(epoch_reports.path(folder, name))
         self.process: subprocess.Popen[bytes] | None = None
         self.started_at = 0
@@ -122,6 +121,12 @@ class Experiment:
             workspace = Path(info.get("root_dir", ""))
             if info.get("name") == self.name and workspace.is_relative_to(folder):
                 shutil.rmtree(workspace, ignore_errors=True)
+
+
+def exp_run(mode: str, name: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the command that runs ("--temp") or queues ("--queue") an experiment with changed parameters."""
+    changes = [f"--set-param={key}={json.dumps(value)}" for key, value in values.items()]
+    return [sys.executable, "-m", "dvc", "exp", "run", mode, "--name", name, *changes]
 
 
 def _lock(descriptor: int) -> bool:

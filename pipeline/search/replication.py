@@ -1,9 +1,7 @@
 """Queue further seeds of configurations, with the parameters and the code of the results that exist."""
 
 import itertools
-import json
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ from pipeline.experiments import comparison, dependencies, git
 from pipeline.experiments.comparison import duration
 from pipeline.experiments.configuration import SEED
 from pipeline.experiments.leaderboard import NUMBER, Member, Row
-from pipeline.experiments.repository import Repository
+from pipeline.experiments.repository import Repository, Revision
 from pipeline.experiments.results import REQUIRED_STAGES
+from pipeline.search.experiment import exp_run
 
 SEEDS = 3
 """Number of seeds of a revision that is named, unless the user chooses another."""
@@ -106,8 +105,7 @@ def queue(root: Path, replica: Replica) -> None:
     Raises:
         ResultsError: DVC refuses it.
     """
-    changes = [f"--set-param={key}={json.dumps(value)}" for key, value in replica.values.items()]
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--queue", "--name", replica.name, *changes]
+    command = exp_run("--queue", replica.name, replica.values)
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603  # our own words
     if done.returncode:
         raise ResultsError(f"{replica.name}: not queued: {' '.join(done.stderr.split())}")
@@ -142,14 +140,10 @@ def _check_code(repository: Repository, member: Member) -> None:
         path for name in REQUIRED_STAGES for path in stages[name]["deps"] if path.startswith(("pipeline", "stages"))
     }
     paths = [dependencies.VALUE.sub(member.record.arch, path) for path in sorted(listed)]
-    revision = member.revision
-    different = git.output(repository.root, "diff", "--name-only", "--relative", revision.sha, "--", *paths)
+    different = git.output(repository.root, "diff", "--name-only", "--relative", member.revision.sha, "--", *paths)
     if different is None or different.strip():
-        raise ResultsError(
-            f"{revision.name}: its code differs from the workspace's: "
-            f"{', '.join((different or b'').decode().split()) or 'the commit is missing'}; "
-            f"git checkout {(revision.baseline or revision.sha)[:7]} to replicate it"
-        )
+        files = ", ".join((different or b"").decode().split()) or "the commit is missing"
+        raise _refusal(member.revision, f"its code differs from the workspace's: {files}")
 
 
 def _values(repository: Repository, member: Member) -> dict[str, Any]:
@@ -161,8 +155,11 @@ def _values(repository: Repository, member: Member) -> dict[str, Any]:
     other = sorted(params.keys() ^ {key for key in recorded if key.partition(".")[0] in GROUPS})
     if other:
         named = ", ".join(other[:SHOWN]) + (f" and {len(other) - SHOWN} more" if len(other) > SHOWN else "")
-        raise ResultsError(
-            f"{member.revision.name}: expected params.yaml's parameters, found others: {named}; "
-            f"git checkout {(member.revision.baseline or member.revision.sha)[:7]} to replicate it"
-        )
+        raise _refusal(member.revision, f"expected params.yaml's parameters, found others: {named}")
     return values
+
+
+def _refusal(revision: Revision, reason: str) -> ResultsError:
+    """Return the error of a revision that the workspace cannot replicate."""
+    commit = (revision.baseline or revision.sha)[:7]
+    return ResultsError(f"{revision.name}: {reason}; git checkout {commit} to replicate it")

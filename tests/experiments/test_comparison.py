@@ -16,10 +16,12 @@ from tests.paths import ROOT
 MARGIN = 0.003
 
 
-def compared(forge: Forge, *names: str, baseline: str = "HEAD", sort: str = "val/accuracy") -> comparison.Comparison:
+def compared(
+    forge: Forge, *names: str, baseline: str = "HEAD", sort: str = "val/accuracy", margin: float = MARGIN
+) -> comparison.Comparison:
     with Repository(forge.folder) as repository:
         chosen = [repository.resolve(name) for name in names] or repository.experiments()
-        return comparison.compare(repository, chosen, baseline=repository.resolve(baseline), sort=sort, margin=MARGIN)
+        return comparison.compare(repository, chosen, baseline=repository.resolve(baseline), sort=sort, margin=margin)
 
 
 @pytest.fixture
@@ -137,14 +139,7 @@ def test_a_verdict_is_better_worse_equivalent_or_undecided_and_says_what_would_s
     }
     assert contests["clear"].plan == ""
     assert re.fullmatch(r"\d+ seeds on each side: \d+ more, about \d+ (s|min|h)", contests["equal"].plan)
-    with Repository(seeds.folder) as repository:
-        wide = comparison.compare(
-            repository,
-            repository.experiments(),
-            baseline=repository.resolve("base-0"),
-            sort="val/accuracy",
-            margin=0.02,
-        )
+    wide = compared(seeds, baseline="base-0", margin=0.02)
     verdicts = {contest.row.name: (contest.verdict, contest.plan) for contest in wide.contests}
     assert verdicts["equal"] == verdicts["slight"] == ("equivalent", "")
     text = tables.to_markdown(found)
