@@ -55,15 +55,24 @@ def guard(app: Callable[[], Any]) -> None:
             raise
         message = f"{error.filename}: {error.strerror}"
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, whose import takes seconds
+        message = _of_pytorch(error)
+        if not message:
             raise
-        needed, there, *_ = str(error).split(". ")[1:]
-        message = f"out of GPU memory: {needed}. {there}; lower train.batch_size, or evaluate.batch_size after train"
     else:
         return
     for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr)
     sys.exit(1)
+
+
+def _of_pytorch(error: RuntimeError) -> str:
+    """Return what a user can do about an error of PyTorch; empty for all that is a fault of the program."""
+    said = str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # by name, as importing PyTorch takes seconds
+        needed, there, *_ = said.split(". ")[1:]
+        return f"out of GPU memory: {needed}. {there}; lower train.batch_size, or evaluate.batch_size after train"
+    operation, marker, _ = said.partition(" does not have a deterministic implementation")
+    return f"{operation}{marker}; set train.deterministic to false, or change the layer that uses it" * bool(marker)
 
 
 def root() -> Path:

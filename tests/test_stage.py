@@ -33,3 +33,21 @@ def test_another_runtime_error_is_a_fault_of_the_program():
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
         stage.guard(broken)
+
+
+def test_an_operation_that_is_not_deterministic_is_one_line(capsys):
+    """It says which parameter allows it."""
+
+    def varying() -> None:
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(SystemExit):
+            stage.guard(varying)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    said = capsys.readouterr().err
+    assert said.startswith("error: put_ does not have a deterministic implementation; ")
+    assert said.endswith("set train.deterministic to false, or change the layer that uses it\n")
+    assert said.count("\n") == 1

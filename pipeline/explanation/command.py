@@ -54,7 +54,7 @@ def run(model: Path, data: Path, out: Path, wanted: Path | int, *, seed: int) ->
         CheckpointError, DatasetError: the model or the dataset is missing or damaged.
         ExplanationError: there is no such image, or the network is for other classes.
     """
-    with gpu_lock.claim("auto"):
+    with gpu_lock.claim("auto", wait=False):
         subject = _subject(model, data, wanted, seed)
         sections, left_out = {}, []
         for topic, part in PARTS.items():

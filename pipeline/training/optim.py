@@ -27,7 +27,7 @@ def build(params: OptimizerParams, model: nn.Module, *, precision: str) -> torch
     weights = [parameter for name, parameter in named.items() if not _is_vector(name, parameter)]
     vectors = [parameter for name, parameter in named.items() if _is_vector(name, parameter)]
     # On a CPU, PyTorch's single kernel for the whole update is the slower way.
-    on_gpu = all(parameter.is_cuda for parameter in trained)
+    on_gpu = _on_gpu(trained)
     optimizer: torch.optim.Optimizer
     if params.name == "muon":
         muon, last = params.muon, head(model)
@@ -67,6 +67,10 @@ def build(params: OptimizerParams, model: nn.Module, *, precision: str) -> torch
         if on_gpu:
             group["lr"] = torch.tensor(group["lr"], device=trained[0].device)
     return optimizer
+
+
+def _on_gpu(parameters: Sequence[Tensor]) -> bool:
+    return all(parameter.is_cuda for parameter in parameters)
 
 
 def _is_vector(name: str, parameter: Tensor) -> bool:

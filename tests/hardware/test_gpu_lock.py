@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
+import pynvml
 import pytest
 import torch
 
@@ -80,27 +82,89 @@ def test_the_first_free_gpu_is_taken_and_freed_by_an_error(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+class Driver:
+    """Stands in for NVIDIA's driver, which answers only where there is a GPU: three GPUs, the last one partitioned."""
+
+    SLICES: ClassVar = {"GPU-5ebe": [], "GPU-77aa": None, "GPU-90cd": ["MIG-1", None, "MIG-3"]}
+
+    def __getattr__(self, name):
+        return getattr(pynvml, name)  # its errors
+
+    def nvmlInit(self):  # noqa: N802  # as pynvml spells them
+        pass
+
+    def nvmlDeviceGetCount(self):  # noqa: N802
+        return len(self.SLICES)
+
+    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        return [*self.SLICES][index]
+
+    def nvmlDeviceGetUUID(self, handle):  # noqa: N802
+        return handle
+
+    def nvmlDeviceGetMigMode(self, handle):  # noqa: N802
+        if self.SLICES[handle] is None:
+            raise pynvml.NVMLError_NotSupported
+        return bool(self.SLICES[handle]), 0
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle):  # noqa: N802
+        return len(self.SLICES[handle])
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle, index):  # noqa: N802
+        if self.SLICES[handle][index] is None:
+            raise pynvml.NVMLError_NotFound
+        return self.SLICES[handle][index]
+
+
+def test_gpus_are_known_by_their_uuids_and_slices(monkeypatch):
+    """Slices of a partitioned GPU count as GPUs; places without a slice and GPUs that cannot be partitioned do not."""
+    monkeypatch.setattr(gpu_lock, "pynvml", Driver())
+    assert gpu_lock.installed() == {"GPU-5ebe": [], "GPU-77aa": [], "GPU-90cd": ["MIG-1", "MIG-3"]}
+    monkeypatch.delenv(gpu_lock.VISIBLE, raising=False)
+    assert gpu_lock.visible() == ["GPU-5ebe", "GPU-77aa", "MIG-1", "MIG-3"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver; the test below compares with it")
+def test_without_a_driver_there_are_no_gpus():
+    """No error, no warning."""
+    assert gpu_lock.installed() == {}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; a stand-in for the driver is above")
+def test_gpus_are_those_that_pytorch_sees():
+    """Not partitioned."""
+    seen = {f"GPU-{torch.cuda.get_device_properties(index).uuid}" for index in range(torch.cuda.device_count())}
+    assert seen <= gpu_lock.installed().keys()
+
+
 @pytest.mark.parametrize(
-    ("named", "count", "ids"),
+    ("named", "uuids"),
     [
-        (None, 0, []),
-        (None, 3, ["0", "1", "2"]),
-        ("", 0, []),
-        ("-1", 0, []),
-        ("2, 0", 2, ["2", "0"]),
-        ("1,7,0", 1, ["1"]),
-        ("GPU-5ebe,GPU-77aa", 2, ["GPU-5ebe", "GPU-77aa"]),
+        (None, ["GPU-5ebe", "GPU-77aa", "MIG-1", "MIG-3"]),
+        ("", []),
+        ("-1", []),
+        ("1, 0", ["GPU-77aa", "GPU-5ebe"]),
+        ("1,7,0", ["GPU-77aa"]),
+        ("2", ["MIG-1", "MIG-3"]),
+        ("GPU-77aa,GPU-5", ["GPU-77aa", "GPU-5ebe"]),
+        ("GPU-,0", []),
+        ("MIG-3", ["MIG-3"]),
+        ("MIG-GPU-90cd/1/0", ["MIG-GPU-90cd/1/0"]),
     ],
 )
-def test_cuda_visible_devices_limits_the_choice(named, count, ids):
-    """Indexes or UUIDs, up to the first that does not exist; empty means none."""
-    assert gpu_lock.allowed(named, count) == ids
+def test_cuda_visible_devices_limits_the_choice(named, uuids):
+    """Indices or UUIDs, up to the first that does not exist; the same GPU has one name, however it was named."""
+    assert gpu_lock.allowed(named, {"GPU-5ebe": [], "GPU-77aa": [], "GPU-90cd": ["MIG-1", "MIG-3"]}) == uuids
 
 
-def test_slices_of_a_gpu_count_as_gpus(monkeypatch):
-    """CUDA_VISIBLE_DEVICES may name slices of one (MIG); they are taken as they are named."""
-    monkeypatch.setenv(gpu_lock.VISIBLE, "MIG-a,MIG-b")
-    assert gpu_lock.visible() == ["MIG-a", "MIG-b"]
+def test_who_does_not_wait_computes_on_the_cpu(monkeypatch, tmp_path, capsys):
+    """While a training holds the GPU: "auto" is the CPU then, and a line says so."""
+    monkeypatch.setenv(gpu_lock.VISIBLE, "MIG-a")
+    monkeypatch.setattr(gpu_lock.tempfile, "tempdir", str(tmp_path))
+    with gpu_lock.claim("auto") as held, gpu_lock.claim("auto", wait=False) as other:
+        assert (held, other) == ("MIG-a", None)
+        assert os.environ[gpu_lock.VISIBLE] == "-1"
+    assert capsys.readouterr().err == "the GPU is in use by other runs: computing on the CPU\n"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +214,5 @@ def test_a_claimed_gpu_computes(environment, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=surroundings, capture_output=True, text=True, check=True
     )
-    first = gpu_lock.visible()[0]
-    assert done.stdout.split() == [first, "1", "2.0"]
+    assert done.stdout.split() == [gpu_lock.visible()[0], "1", "2.0"]
     assert done.stderr == ""

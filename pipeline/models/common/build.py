@@ -13,13 +13,13 @@ A network may say more of itself; each of these is optional and has a default th
 """
 
 import importlib
-from functools import partial
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from pipeline.config.section import IMAGE_SIDE
+from pipeline.models.common import substitutes
 
 
 def build(arch: str, params: BaseModel, *, mean: tuple[float, ...], std: tuple[float, ...], classes: int) -> nn.Module:
@@ -38,28 +38,8 @@ def build(arch: str, params: BaseModel, *, mean: tuple[float, ...], std: tuple[f
     network = importlib.import_module(f"pipeline.models.{arch}.network").Network
     model = network(params, torch.tensor(mean), torch.tensor(std), classes)
     assert isinstance(model, nn.Module), f"pipeline/models/{arch}/network.py: Network is no nn.Module"
-    subsample_before_pointwise(model)
+    substitutes.apply(model)
     return model
-
-
-def subsample_before_pointwise(model: nn.Module) -> None:
-    """Let every 1x1 convolution with a stride be given only the pixels that it uses, which computes the same.
-
-    On CPUs the backward pass of such a convolution, channels last and with few input channels, crashes or returns
-    wrong gradients in oneDNN as of torch 2.14 (https://github.com/uxlfoundation/oneDNN/issues/6035); this can go when
-    torch ships a oneDNN without that fault.
-    """
-    for layer in model.modules():
-        if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (1, 1) or layer.padding != (0, 0):
-            continue
-        if layer.stride != (1, 1):
-            layer.register_forward_pre_hook(partial(_subsample, layer.stride))
-            layer.stride = (1, 1)
-
-
-def _subsample(stride: tuple[int, ...], _layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    rows, columns = stride
-    return (inputs[0][:, :, ::rows, ::columns],)
 
 
 @torch.no_grad()
