@@ -43,8 +43,9 @@ class Stepper:
         self.precision = numerics.choose_precision(params.precision, loader.device)
         compiled = worth_compiling(model, loader, params)
         self.forward: Any = _compiled(model, loader.device, params) if compiled else model
-        self.warm_up = WARM_UP_STEPS if loader.device.type == "cuda" else int(compiled)
-        self.graphs = _Graphs(self._step) if loader.device.type == "cuda" else None
+        recorded = _has_graphs(loader.device)
+        self.warm_up = WARM_UP_STEPS if recorded else int(compiled)
+        self.graphs = _Graphs(self._step) if recorded else None
         self.seen: dict[tuple[int, int], int] = {}
         self.preparation_seconds = 0.0
 
@@ -128,6 +129,10 @@ def worth_compiling(model: nn.Module, loader: TrainLoader, params: TrainParams) 
     forward_and_backward = 3 * 2 * cost.cost(model)[1]
     images = sum(map(loader.count, range(params.epochs)))
     return forward_and_backward * images > WORTH_COMPILING
+
+
+def _has_graphs(place: torch.device) -> bool:
+    return place.type == "cuda"
 
 
 class _Graphs:

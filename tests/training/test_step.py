@@ -5,9 +5,11 @@ import torch
 
 from pipeline.data.loader import TrainLoader
 from pipeline.models.common import numerics
-from pipeline.training import optim
+from pipeline.training import loop, optim
 from pipeline.training import step as stepping
+from pipeline.training.checkpoint import TrainingState
 from pipeline.training.loop import initial_model
+from tests.training import gpu
 
 
 def stepper(params, data, place) -> stepping.Stepper:
@@ -25,14 +27,6 @@ def stepper(params, data, place) -> stepping.Stepper:
     )
     precision = numerics.choose_precision(train.precision, place)
     return stepping.Stepper(model, optim.build(params.optimizer, model, precision=precision), loader, train)
-
-
-def walk(step: stepping.Stepper, epochs: int) -> torch.Tensor:
-    """Take all steps of some epochs and return the weights, one after the other."""
-    for epoch in range(epochs):
-        for indices in step.loader.begin(epoch):
-            step(indices)
-    return torch.cat([parameter.detach().flatten().cpu() for parameter in step.model.parameters()])
 
 
 def test_a_step_is_forward_backward_update_on_the_loaders_batch(small_params, data, cpu):
@@ -82,13 +76,59 @@ def test_compiling_is_left_off_on_a_processor_unless_asked_for(small_params, dat
     assert stepping.worth_compiling(step.model, step.loader, params) is expected
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA GPU; plain steps are tested above")
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; a stand-in runs everywhere")
+KINDS = {
+    "cnn": {"model.cnn.dropout": 0.2},
+    "speednet": {
+        "model.arch": "speednet",
+        "model.speednet.widths": [16, 32, 32],
+        "train.hardest": 0.5,
+        "train.resolutions": [24, 32],
+    },
+    "averaged": {"train.ema": 0.9, "train.clip_grad_norm": 1.0, "augment.translate": 2, "augment.cutout": 8},
+}
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
+def recording(request, monkeypatch) -> str:
+    """A device on which steps are recorded: a GPU, and the CPU with a stand-in for CUDA graphs."""
+    if request.param == "cpu":
+        gpu.record(monkeypatch)
+    return request.param
+
+
+def trained(params, data, folder) -> bytes:
+    """Train as the stage does; return all weights."""
+    model = loop.train(params, data, TrainingState(folder)).model
+    return b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in model.state_dict().values())
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "sgd", "adamw"])
-@pytest.mark.parametrize("changes", [{}, {"model.arch": "speednet", "train.hardest": 0.5}], ids=["cnn", "speednet"])
-def test_a_recorded_step_gives_the_weights_of_a_plain_one(small_params, data, monkeypatch, optimizer, changes):
-    """To the bit, over two epochs of many steps."""
-    params = small_params({"train.device": "cuda", "train.batch_size": 20, "optimizer.name": optimizer, **changes})
-    recorded = walk(stepper(params, data, torch.device("cuda")), 2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_recorded_training_gives_the_weights_of_a_plain_one(
+    small_params, data, monkeypatch, tmp_path, recording, optimizer, kind
+):
+    """To the bit: batches of two sizes, learning rates that change, images that are chosen by their losses."""
+    changes = {"train.device": recording, "train.batch_size": 70, "train.epochs": 4, "optimizer.name": optimizer}
+    params = small_params(changes | KINDS[kind])
+    recorded = trained(params, data, tmp_path / "recorded")
     monkeypatch.setattr(stepping, "WARM_UP_STEPS", 10_000)
-    plain = walk(stepper(params, data, torch.device("cuda")), 2)
-    assert torch.equal(recorded, plain)
+    assert trained(params, data, tmp_path / "plain") == recorded
+
+
+def test_what_a_recording_freezes_shows(small_params, data, monkeypatch, tmp_path):
+    """A learning rate that is a number of Python's stays what it was when the step was recorded."""
+    gpu.record(monkeypatch)
+    monkeypatch.setattr(optim, "_on_gpu", lambda _: False)
+    params = small_params({"train.batch_size": 50, "optimizer.name": "sgd"})
+    recorded = trained(params, data, tmp_path / "recorded")
+    monkeypatch.setattr(stepping, "WARM_UP_STEPS", 10_000)
+    assert trained(params, data, tmp_path / "plain") != recorded
+
+
+def test_an_empty_recording_is_an_error(monkeypatch):
+    """Replayed, it would leave the weights as they are: what happens if another GPU than the current one computes."""
+    gpu.record(monkeypatch)
+    result = torch.tensor(0.0), torch.tensor(0)
+    with pytest.raises(UserWarning, match="CUDA Graph is empty"):
+        stepping._Graphs(lambda _: result).record((20, 32), torch.zeros(20))
