@@ -204,7 +204,12 @@ class Launcher:
 
 
 def end_in_order() -> None:
-    """Handle SIGTERM and SIGHUP like Ctrl-C."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C, and let experiments be interrupted.
+
+    What a script starts in its background ignores Ctrl-C, and so would all that it starts, were it not for a handler.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)

@@ -274,11 +274,13 @@ def test_a_study_keeps_its_space_and_its_parameters(searched):
 def test_hopeless_trials_are_given_up_and_leave_nothing(searched):
     """A rate of 1e-9 learns nothing; three numbers for two blocks cannot work: neither becomes an experiment.
 
-    They are held against a trial that DVC restored from its cache: its epochs count, though nobody watched them.
+    They are held against a trial that DVC restored from its cache: its epochs count, though nobody watched them. The
+    search is one that a script started in its background, where Ctrl-C is ignored.
     """
     space = {"model.cnn.convs_per_block": [1, [1, 2, 3]], "optimizer.sgd.lr": [0.1, 1e-9]}
     option = write_space(searched, "hopeless.yaml", space)
-    said = searched(*TUNE, option, "--name=hopeless", "--sampler=grid", "--startup=1", "--trials=9")
+    background = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    said = searched(*background, *TUNE, option, "--name=hopeless", "--sampler=grid", "--startup=1", "--trials=9")
     assert "Stage 'train' is cached" in (searched.folder / ".tune/hopeless/hopeless-0000.log").read_text()
     assert "hopeless: 1 complete, 3 pruned, 0 failed" in said
     found = trials(searched, "hopeless")
