@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PORT ?= 5000
+ARCHIVE ?= data/archive.tar.gz
+SPEEDRUN := benchmarks/results/speedrun-cuda.json
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # uv, if there is one, is several times faster than pip.
@@ -49,6 +51,14 @@ lint: $(INSTALLED) ## check style, types and which package imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+gpu-check: $(INSTALLED) ## check a CUDA GPU: its tests, the demo, presets against their peers; ARCHIVE=FILE takes other images
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
+		{ echo "error: PyTorch finds no CUDA GPU; expected one, see nvidia-smi"; exit 1; }
+	$(BIN)/python -m pytest -m gpu
+	$(MAKE) demo
+	test -e $(ARCHIVE) || $(BIN)/dvc repro download
+	$(BIN)/python -m benchmarks.speedrun --device cuda --runs 10 --archive $(ARCHIVE) --json $(SPEEDRUN)
+
 ui: $(INSTALLED) ## compare runs in MLflow on http://127.0.0.1:5000 (or PORT=...) until Ctrl-C
 	@$(BIN)/python -m pipeline ui --port $(PORT)
 
@@ -56,4 +66,4 @@ lock: $(INSTALLED) ## pin the installed package versions in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 	@touch $(INSTALLED)
 
-.PHONY: help install demo test test-fast lint ui lock
+.PHONY: help install demo test test-fast lint gpu-check ui lock

@@ -78,7 +78,7 @@ def main(
             else:
                 from benchmarks import overhead_loop  # which imports DVC
 
-                results |= overhead_loop.measure(params, Path(folder))
+                results |= overhead_loop.measure(params, archive, Path(folder))
                 show_loop(results)
     measuring.report(results, place, json)
 

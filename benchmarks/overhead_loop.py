@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import measuring
 from benchmarks.measuring import BenchmarkError
-from benchmarks.overhead_repro import pipeline_copy
+from benchmarks.overhead_repro import commit, dvc, pipeline_copy, write_params
 from pipeline import files
 from pipeline.experiments.repository import search_path
 
@@ -22,24 +22,30 @@ TINY = {
     "train.device": "cpu",
     "tracking.enabled": True,
 }
-"""Parameters of the experiment, otherwise those of params.yaml: 2,500 training images, as many others as CIFAR-10."""
+"""Parameters of the small experiment, otherwise those of params.yaml: 2,500 training images, the others as many."""
 
 CHANGE = "model.cnn.activation=tanh"
 
 
-def measure(source: Path, folder: Path) -> dict[str, Any]:
-    """Run the pipeline once, then as an experiment with one changed parameter, and time the latter.
+def measure(source: Path, archive: Path | None, folder: Path) -> dict[str, Any]:
+    """Run the small pipeline once, then an experiment with one changed parameter, and time the latter.
 
     Args:
         source: params.yaml.
+        archive: dataset of the experiment, which then has all other parameters as in params.yaml; None: it is small.
         folder: an empty one, for the repository.
 
     Returns:
         "loop/seconds", the wall time of the command; "loop/training_seconds", of epochs and validation; "loop/beyond",
         the difference; and "loop/STAGE_seconds" for each stage that ran, from DVC's start of it to that of the next.
     """
-    with measuring.bar("running the pipeline, then an experiment with one changed parameter", 2) as advance:
+    with measuring.bar("running the small pipeline, then an experiment with one changed parameter", 2) as advance:
         repository = pipeline_copy(folder / "repository", source, TINY)
+        if archive:
+            own = {"data.archive": str(archive.resolve()), "data.sha256": files.sha256(archive)}
+            write_params(repository, source, own | {"train.device": "cpu"})
+            dvc(repository, "repro", "preprocess")
+            commit(repository)
         advance()
         starts, ended = _timed(repository, "exp", "run", "--name", "changed", "--set-param", CHANGE)
         advance()

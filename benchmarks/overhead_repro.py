@@ -80,13 +80,18 @@ def pipeline_copy(folder: Path, source: Path, changes: Mapping[str, Any] = SMALL
         if (inputs.ROOT / name).is_file() and not name.startswith("tests/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(inputs.ROOT / name, folder / name)
-    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(inputs.read_tree(source, dict(changes)), file)
+    write_params(folder, source, changes)
     run(folder, "git", "init", "-q")
     (folder / ".dvc/config.local").write_text(QUIET)
     dvc(folder, "repro")
     commit(folder)
     return folder
+
+
+def write_params(folder: Path, source: Path, changes: Mapping[str, Any]) -> None:
+    """Write a params.yaml with changed values to a repository."""
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(inputs.read_tree(source, dict(changes)), file)
 
 
 def empty_pipeline(folder: Path, stages: list[str]) -> Path:

@@ -45,6 +45,10 @@ SMALL = {
 
 def pytest_collection_modifyitems(items):
     """Start with the modules that take longest, so that no test process is left alone with one at the end."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, where `make gpu-check` runs it"))
     slow = {item.module for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: item.module not in slow)
 

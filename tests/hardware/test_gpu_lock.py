@@ -130,7 +130,7 @@ def test_without_a_driver_there_are_no_gpus():
     assert gpu_lock.installed() == {}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; a stand-in for the driver is above")
+@pytest.mark.gpu
 def test_gpus_are_those_that_pytorch_sees():
     """Not partitioned."""
     seen = {f"GPU-{torch.cuda.get_device_properties(index).uuid}" for index in range(torch.cuda.device_count())}
@@ -202,7 +202,7 @@ def test_cuda_sees_the_claimed_gpu_and_no_other(environment, tmp_path):
     assert seen == {"MIG-a MIG-a", "MIG-b MIG-b"}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; the tests above share out names of GPUs")
+@pytest.mark.gpu
 def test_a_claimed_gpu_computes(environment, tmp_path):
     """`cuda` is the claimed GPU, counted anew after the choice."""
     code = (

@@ -119,9 +119,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_p
     assert [row["epoch"] for row in seen] == [1, 2, 3]
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a CUDA GPU; the same test runs on every processor above"
-)
+@pytest.mark.gpu
 @pytest.mark.parametrize("arch", architectures.NAMES)
 def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
     small_params, data, tmp_path, arch
@@ -136,6 +134,19 @@ def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupte
     assert digest(resumed.model) == digest(whole.model)
     assert resumed.history == whole.history
     assert sorted({row["epoch"] for row in resumed.progress.layers}) == [0, 1, 2, 3]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() == 1, reason="needs a second GPU")
+@pytest.mark.parametrize("arch", ["cnn", "speednet"])
+def test_the_second_gpu_gives_the_weights_of_the_first(small_params, data, tmp_path, arch):
+    """Steps are recorded on the device that trains, which is not the first one."""
+    changes = {"train.epochs": 3, "model.arch": arch, "train.batch_size": 50}
+    first, second = (
+        run(small_params(changes | {"train.device": name}), data, tmp_path / name) for name in ("cuda:0", "cuda:1")
+    )
+    assert {parameter.device.index for parameter in second.model.parameters()} == {1}
+    assert digest(first.model) == digest(second.model)
 
 
 @pytest.mark.e2e

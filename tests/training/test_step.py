@@ -76,7 +76,6 @@ def test_compiling_is_left_off_on_a_processor_unless_asked_for(small_params, dat
     assert stepping.worth_compiling(step.model, step.loader, params) is expected
 
 
-NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU; a stand-in runs everywhere")
 KINDS = {
     "cnn": {"model.cnn.dropout": 0.2},
     "speednet": {
@@ -89,7 +88,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def recording(request, monkeypatch) -> str:
     """A device on which steps are recorded: a GPU, and the CPU with a stand-in for CUDA graphs."""
     if request.param == "cpu":
