@@ -54,6 +54,10 @@ def guard(app: Callable[[], Any]) -> None:
         if error.filename is None:
             raise
         message = f"{error.filename}: {error.strerror}"
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("pipeline", "stages"):
+            raise
+        message = f"{error.name} is not installed; pip install '.[train]' in the repository installs all that it uses"
     except RuntimeError as error:
         message = _of_pytorch(error)
         if not message:

@@ -7,7 +7,7 @@ from pipeline.cli import models, results, search, setup
 
 GROUPS = {
     "Results": (results.show, results.compare, results.verify, results.sync, results.promote, results.ui),
-    "Models": (models.predict, models.explain),
+    "Models": (models.predict, models.serve, models.explain),
     "Searches and studies": (search.replicate, search.tune, search.study),
     "Setup": (setup.preset, setup.doctor),
 }

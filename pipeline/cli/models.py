@@ -1,4 +1,4 @@
-"""Commands that use a trained network: classify images, explain a prediction."""
+"""Commands that use a trained network: classify images, serve it, explain a prediction."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +37,35 @@ def predict(
         batch_size=batch_size,
     )
     raise typer.Exit(min(unreadable, 1))
+
+
+def serve(
+    model: Annotated[
+        str, typer.Option(help="An ONNX file, models:/NAME@ALIAS or models:/NAME/VERSION.")
+    ] = "export/model.onnx",
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no authentication.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    data: Annotated[Path, typer.Option(help="Folder of processed images, for examples on the page.")] = Path(
+        "data/processed"
+    ),
+    most_mib: Annotated[int, typer.Option("--max-mib", min=1, help="Size of a request.")] = 16,
+    most_images: Annotated[int, typer.Option("--max-images", min=1, help="Images in a request.")] = 256,
+) -> None:
+    """Serve a model over HTTP, with a page to try it; a new version of it is taken on while it runs."""
+    from pipeline.serving import service
+    from pipeline.serving.current import Current
+
+    examples = []
+    if data.exists():
+        from pipeline.data import dataset
+
+        splits = dataset.load(data, "test")
+        classes = splits.metadata.classes
+        some = dataset.first_of_each_class(splits["test"], len(classes))
+        examples = [(classes[label], image) for image, label in zip(some.images, some.labels, strict=True)]
+    service.run(
+        Current(model, stage.root()), examples, host, port, most_bytes=most_mib * 2**20, most_images=most_images
+    )
 
 
 def explain(

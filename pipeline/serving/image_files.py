@@ -102,7 +102,15 @@ def _search(folder: str, suffixes: set[str]) -> Iterator[str | Unreadable]:
             yield entry.path
 
 
-def read(name: str, side: int, channels: int, *, resample: Filter, stretch: bool) -> Picture | Unreadable:
+def read(
+    name: str,
+    side: int,
+    channels: int,
+    *,
+    resample: Filter = "lanczos",
+    stretch: bool = False,
+    content: bytes | None = None,
+) -> Picture | Unreadable:
     """Read one image file as a square of `side` x `side` pixels.
 
     The image is rotated by its EXIF orientation, composited over white if it is transparent, cropped to its central
@@ -115,13 +123,16 @@ def read(name: str, side: int, channels: int, *, resample: Filter, stretch: bool
         channels: of the result, 1 for grey or 3 for RGB.
         resample: filter for resizing.
         stretch: resize the whole image, changing its proportions, instead of the central square.
+        content: of the file, which then need not exist.
 
     Returns:
         The pixels (side, side, channels) uint8, or the reason why the image cannot be read: no such file, no
         permission, not an image, truncated, or larger than Pillow's limit against decompression bombs.
     """
     try:
-        with Image.open(io.BytesIO(sys.stdin.buffer.read()) if name == STDIN else name, formats=FORMATS) as image:
+        if content is None and name == STDIN:
+            content = sys.stdin.buffer.read()
+        with Image.open(name if content is None else io.BytesIO(content), formats=FORMATS) as image:
             pixels = _square(image, side, MODES[channels], resample, stretch=stretch)
     except Exception as error:  # a damaged file can make a decoder raise anything
         return Unreadable(name, _reason(error))

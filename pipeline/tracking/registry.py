@@ -4,6 +4,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,6 +141,17 @@ def model_file(root: Path, uri: str, folder: Path) -> Path:
     Raises:
         TrackingError: the store cannot be reached, has no such model, alias or version, or it is no ONNX model.
     """
+    version = resolve(root, uri)
+    with _reading(root, uri):
+        return _download(version.name, str(version.version), folder, uri)
+
+
+def resolve(root: Path, uri: str) -> "ModelVersion":
+    """Return the version that "models:/NAME@ALIAS" or "models:/NAME/VERSION" is at present.
+
+    Raises:
+        TrackingError: the store cannot be reached, or has no such model, alias or version.
+    """
     requested = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))", uri)
     if not requested:
         raise TrackingError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
@@ -149,10 +161,15 @@ def model_file(root: Path, uri: str, folder: Path) -> Path:
             f"{uri}: there is no MLflow store {address} yet; dvc repro creates it, MLFLOW_TRACKING_URI selects another"
         )
     store.limit_waiting()
-    with store.errors(root, f"so {uri} cannot be read; MLFLOW_TRACKING_URI selects another store"):
+    with _reading(root, uri):
         client = store.client(root)
-        version = _requested_version(client, address, uri, **requested.groupdict())
-        return _download(requested["name"], version, folder, uri)
+        return client.get_model_version(
+            requested["name"], _requested_version(client, address, uri, **requested.groupdict())
+        )
+
+
+def _reading(root: Path, uri: str) -> AbstractContextManager[None]:
+    return store.errors(root, f"so {uri} cannot be read; MLFLOW_TRACKING_URI selects another store")
 
 
 def _download(name: str, version: str, folder: Path, uri: str) -> Path:
