@@ -28,7 +28,7 @@ from pipeline.serving.prediction import processors
 BATCH = 64
 """Images at which a batch takes no further request."""
 
-QUEUE = 2048
+QUEUE = 32_768
 """Images that may wait; with more, requests get status 503."""
 
 CONNECTIONS = 512

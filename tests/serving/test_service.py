@@ -333,3 +333,26 @@ def test_what_arrives_during_a_batch_is_the_next_batch():
     assert isinstance(results[4], asyncio.CancelledError)
     assert first.batches[:2] == [4, 2]
     assert second.batches == [2]
+
+
+def test_the_documented_requests_work(model, environment, tmp_path):
+    """Those of docs/serving.md, as they stand but for the port."""
+    text = (ROOT / "docs/serving.md").read_text()
+    (shell,) = (block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "curl" in block)
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for name, colour in (("photo.jpg", COLOURS[0]), ("other.png", COLOURS[2])):
+        Image.new("RGB", (50, 40), tuple(map(int, colour))).save(tmp_path / name)
+    with running(model, environment, "--data", "nowhere") as (url, _):
+        done = [
+            subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+            for command in (
+                ["bash", "-ec", shell.replace("http://127.0.0.1:8000", url)],
+                [
+                    sys.executable,
+                    "-c",
+                    python.replace("http://127.0.0.1:8000", url).replace("32, 32", f"{SIDE}, {SIDE}"),
+                ],
+            )
+        ]
+    assert re.findall(r'"class":"(\w+)"', done[0]) == ["red", "blue", "red"]
+    assert done[1] == "['red', 'red']\n"

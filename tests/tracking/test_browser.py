@@ -1,7 +1,6 @@
 """MLflow's own pages on the pipeline's runs, in a real browser: what a person does to compare two experiments."""
 
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -10,21 +9,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from pipeline.experiments.repository import Repository
 from pipeline.tracking import sync
+from tests.browser import MARKS, chromium
 from tests.forge import Forge
 
 SECONDS = 1000  # playwright counts milliseconds
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.e2e,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; apt-get install chromium brings one"),
-]
+pytestmark = [*MARKS, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -59,8 +53,7 @@ def address(tmp_path, environment) -> Iterator[str]:
 
 def test_two_configurations_can_be_compared_in_the_mlflow_ui(address):
     """The table has a row each, best first, with the headline columns; then select both and press Compare."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(address, wait_until="domcontentloaded", timeout=120 * SECONDS)
         expect(page.get_by_text("2 matching runs")).to_be_visible(timeout=120 * SECONDS)
@@ -77,4 +70,3 @@ def test_two_configurations_can_be_compared_in_the_mlflow_ui(address):
         text = page.locator("body").inner_text()
         for part in ("Comparing 2 Runs", "model.cnn.activation", "test/accuracy"):
             assert part in text, part
-        browser.close()
