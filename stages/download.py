@@ -1,7 +1,7 @@
 """Fetch the dataset's archive (CIFAR-10 or a file or URL), or generate shapes10."""
 
 from pipeline import files, stage
-from pipeline.archives import cifar10, shapes10
+from pipeline.archives import cifar10, fetching, shapes10
 from pipeline.experiments.baseline import load
 
 
@@ -21,10 +21,10 @@ def main(params: stage.PathOption, out: stage.PathOption, runtime: stage.PathOpt
                     progress=advance,
                 )
         elif data.archive is None or data.sha256 is None:
-            cifar10.fetch(data.cifar10.urls, cifar10.OFFICIAL_SHA256, out)
+            fetching.fetch(data.cifar10.urls, cifar10.OFFICIAL_SHA256, out)
         else:
-            local = not cifar10.is_url(data.archive)
-            cifar10.fetch([str(stage.root() / data.archive) if local else data.archive], data.sha256, out)
+            local = not fetching.is_url(data.archive)
+            fetching.fetch([str(stage.root() / data.archive) if local else data.archive], data.sha256, out)
     print(f"{out}: {data.dataset}, {out.stat().st_size:,} bytes, SHA-256 {files.sha256(out)}")
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10's binary edition: fetch, verify and read the archive without unpickling or extracting.
+"""CIFAR-10's binary edition: read the archive without unpickling or extracting.
 
 Layout (https://www.cs.toronto.edu/~kriz/cifar.html): a .tar.gz with `cifar-10-batches-bin/` that holds the class
 names, five training batches and one test batch. A record has 3073 bytes: the label (0..9), then the red, green and
@@ -6,22 +6,16 @@ blue planes of a 32x32 image, each row by row.
 """
 
 import gzip
-import shutil
+import re
 import tarfile
-import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pooch
-import requests
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from pipeline import files
 from pipeline.config.section import CLASSES, IMAGE_SIDE
 from pipeline.errors import ArchiveError
 
@@ -34,18 +28,10 @@ MEMBERS = len(TRAIN_BATCHES) + 2
 """Files that an archive of this layout must have: the batches and the class names."""
 CHANNELS = 3
 RECORD_BYTES = 1 + CHANNELS * IMAGE_SIDE * IMAGE_SIDE
-# Far larger than any batch of this layout and far smaller than memory: a guard against decompression bombs.
-LARGEST_MEMBER_BYTES = 1 << 32
-
-CONNECT_SECONDS, READ_SECONDS = 5, 30
-ATTEMPTS = 3
-CACHE = "cifar10-pipeline"
-"""Folder in the user's cache for downloaded archives, so that another clone needs no download."""
-
-ALTERNATIVES = (
-    "Alternatives, in params.yaml: a local copy (data.archive: FILE, data.sha256: HASH), "
-    "another URL (data.archive: URL), or the built-in dataset (data.dataset: shapes10)."
-)
+LARGEST_BYTES = 2_000_000 * RECORD_BYTES + (1 << 20)
+"""Of all members together, the largest built-in dataset: a guard against decompression bombs."""
+CLASS_NAME = re.compile(r"\w[\w.+-]{0,39}")
+"""What a class may be called: ONNX metadata, tables, file names and pages can all hold it as it is."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +51,6 @@ class Archive:
     test_labels: npt.NDArray[np.uint8]
 
 
-def fetch(sources: Sequence[str], sha256: str, out: Path) -> None:
-    """Copy or download an archive to `out` from the first of several sources with the expected hash.
-
-    A URL is tried up to three times with growing pauses if the server fails or breaks off, and once if there is no
-    connection. `out` is created only if its hash is correct.
-
-    Raises:
-        ArchiveError: all sources failed; the message has the failure of each source and alternatives.
-    """
-    failures = []
-    for source in sources:
-        try:
-            _fetch_from(source, sha256, out)
-        except ArchiveError as error:
-            failures.append(f"{source}: {error}")
-        else:
-            return
-    raise ArchiveError(f"cannot fetch the archive from {'; '.join(failures)}. {ALTERNATIVES}")
-
-
 def read(path: Path, on_member: Callable[[str], None] = lambda _: None) -> Archive:
     """Read an archive of this layout without extracting it.
 
@@ -93,15 +59,22 @@ def read(path: Path, on_member: Callable[[str], None] = lambda _: None) -> Archi
         on_member: called with the name of each member that was read (six batches and the class names).
 
     Raises:
-        ArchiveError: the gzip or tar file is damaged, a member is missing, invalid or outside the archive's folder,
-            a batch has another record size, or a label is above 9.
+        ArchiveError: the gzip or tar file is damaged, a member is missing, invalid, there twice or outside the
+            archive's folder, all are too large together, a batch has another record size, a label is above 9, or a
+            class has a name that later formats cannot hold.
     """
     contents: dict[str, bytes] = {}
+    total = 0
     required = {CLASS_NAMES, *TRAIN_BATCHES, TEST_BATCH}
     try:
         with gzip.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 name = _member_name(path, member)
+                total += member.size
+                if total > LARGEST_BYTES:
+                    raise ArchiveError(f"{path}: expected at most {LARGEST_BYTES:,} bytes, found {total:,} or more")
+                if name in contents:
+                    raise ArchiveError(f"{path}: {member.name}: found twice, expected once")
                 if name in required:
                     contents[name] = _member_bytes(path, tar, member)
                     on_member(name)
@@ -135,95 +108,6 @@ def display_name(dataset: str, archive_sha256: str) -> str:
     return "CIFAR-10" if archive_sha256 == OFFICIAL_SHA256 else f"CIFAR-10 (other archive, {archive_sha256[:8]})"
 
 
-def is_url(source: str) -> bool:
-    """Return whether an archive's source is a URL rather than a file."""
-    return source.startswith(("http://", "https://"))
-
-
-class _BrokenOffError(Exception):
-    """The server stopped sending; another attempt may succeed."""
-
-
-class _Downloader:
-    """pooch downloader that streams a URL to a file with a timeout and a progress bar."""
-
-    def __call__(self, url: str, output_file: Any, _pooch: Any) -> None:
-        bar = Progress(
-            "[progress.description]{task.description}",
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            transient=True,
-        )
-        with requests.get(url, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS)) as response, bar:
-            response.raise_for_status()
-            total = int(response.headers.get("content-length", 0)) or None
-            task = bar.add_task(url.rsplit("/", 1)[-1], total=total)
-            with Path(output_file).open("wb") as file:
-                try:
-                    for chunk in response.iter_content(1 << 18):
-                        file.write(chunk)
-                        bar.advance(task, len(chunk))
-                except requests.RequestException as error:  # a timeout here is a ConnectionError in requests
-                    raise _BrokenOffError(f"the connection broke off ({_reason(error)})") from None
-
-
-def _fetch_from(source: str, sha256: str, out: Path) -> None:
-    if not is_url(source):
-        _copy(Path(source), sha256, out)
-        return
-    print(f"fetching {source}", flush=True)
-    pooch.get_logger().setLevel("WARNING")  # it would repeat these messages
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            cached = pooch.retrieve(
-                source,
-                f"sha256:{sha256}",
-                fname=f"{sha256[:16]}.tar.gz",
-                path=pooch.os_cache(CACHE),
-                downloader=_Downloader(),
-            )
-            _copy(Path(cached), sha256, out)
-            return
-        except requests.HTTPError as error:
-            failure = f"the server answered {error.response.status_code}"
-            if error.response.status_code < 500:
-                raise ArchiveError(failure) from None
-        except _BrokenOffError as error:
-            failure = str(error)
-        except requests.RequestException as error:  # no connection: another attempt would only take time
-            raise ArchiveError(f"no connection ({_reason(error)})") from None
-        except ValueError:  # what pooch raises for a wrong hash
-            raise ArchiveError(f"expected SHA-256 {sha256}, found other bytes") from None
-        if attempt < ATTEMPTS:
-            pause = 2**attempt
-            print(f"  attempt {attempt} of {ATTEMPTS}: {failure}; retrying in {pause} s", flush=True)
-            time.sleep(pause)
-    raise ArchiveError(f"{failure}, {ATTEMPTS} times")
-
-
-def _copy(source: Path, sha256: str, out: Path) -> None:
-    if not source.is_file():
-        raise ArchiveError("no such file")
-    found = files.sha256(source)
-    if found != sha256:
-        raise ArchiveError(f"expected SHA-256 {sha256}, found {found}")
-    with files.atomic(out) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the innermost cause of a requests error without object addresses."""
-    reason: Any = error
-    while getattr(reason, "args", None):
-        inner = getattr(reason.args[0], "reason", reason.args[0])
-        if not isinstance(inner, BaseException):
-            break
-        reason = inner
-    return str(reason).rsplit(": ", 1)[-1] or type(reason).__name__
-
-
 def _member_name(path: Path, member: tarfile.TarInfo) -> str:
     """Return a member's name inside the archive's folder, "" for others; a path outside the archive is an error."""
     parts = Path(member.name).parts
@@ -236,8 +120,6 @@ def _member_bytes(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> 
     file = tar.extractfile(member) if member.isreg() else None
     if file is None:
         raise ArchiveError(f"{path}: expected {member.name} to be a regular file, found a link or folder")
-    if member.size > LARGEST_MEMBER_BYTES:
-        raise ArchiveError(f"{path}: {member.name} has {member.size} bytes, more than {LARGEST_MEMBER_BYTES}")
     return file.read()
 
 
@@ -266,4 +148,10 @@ def _class_names(path: Path, content: bytes) -> tuple[str, ...]:
         names = ()
     if len(names) != CLASSES or len(set(names)) != CLASSES:
         raise ArchiveError(f"{path}: {FOLDER}/{CLASS_NAMES}: expected ten different class names, found {len(names)}")
+    for name in names:
+        if not CLASS_NAME.fullmatch(name):
+            raise ArchiveError(
+                f"{path}: {FOLDER}/{CLASS_NAMES}: expected names of at most 40 letters, digits and _ . + -, "
+                f"found {name!r}"
+            )
     return names

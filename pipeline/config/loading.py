@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 from pipeline.config import architectures, conflicts
 from pipeline.config.schema import Params
@@ -18,6 +19,9 @@ from pipeline.config.section import Section, flatten, nested
 from pipeline.errors import ParamsError
 
 SectionT = TypeVar("SectionT", bound=Section)
+
+DEEPEST, LONGEST = 20, 4000
+"""Levels of a YAML file, of which parameters have six at most, and characters of a value: URLs are long."""
 
 
 def parse_architecture(arch: str, values: Any) -> BaseModel:
@@ -47,7 +51,9 @@ def read(path: Path) -> Any:
         ParamsError: the file is missing or is not YAML.
     """
     try:
-        return YAML(typ="safe").load(path)  # YAML 1.2 like DVC's own reader: 1e-3 is a number, `off` is a string
+        text = path.read_text(encoding="utf-8")
+        _check_structure(text, path)
+        return YAML(typ="safe").load(text)  # YAML 1.2 like DVC's own reader: 1e-3 is a number, `off` is a string
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run the stages from the repository's root") from None
     except MarkedYAMLError as error:
@@ -55,6 +61,22 @@ def read(path: Path) -> Any:
         raise ParamsError(f"{path}{where}: not valid YAML: {error.problem}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _check_structure(text: str, path: Path) -> None:
+    """Refuse what could take all memory or never end when it is loaded: aliases, and nesting without end."""
+    depth = 0
+    for event in YAML(typ="safe").parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        problem = ""
+        if isinstance(event, AliasEvent):
+            problem = f"found the alias *{event.anchor}, expected a value: parameters have no aliases"
+        elif isinstance(event, ScalarEvent) and len(event.value) > LONGEST:
+            problem = f"found a value of {len(event.value)} characters, expected at most {LONGEST}"
+        elif depth > DEEPEST:
+            problem = f"found values in {depth} levels, expected at most {DEEPEST}"
+        if problem:
+            raise ParamsError(f"{path}, line {event.start_mark.line + 1}: {problem}")
 
 
 def validate(tree: Any, source: str, *, combinations: bool = True) -> Params:
@@ -85,8 +107,11 @@ def parse(model: type[SectionT], tree: Any, source: str) -> SectionT:
         ParamsError: there are mistakes; one line for each mistake.
     """
     try:
-        # In JSON mode strict types still let a list become a tuple.
-        return model.model_validate_json(json.dumps(tree, default=str))
+        content = json.dumps(tree, default=str)
+    except TypeError:
+        raise ParamsError(f"{source}: found a list as the name of a parameter, expected text") from None
+    try:
+        return model.model_validate_json(content)  # in JSON mode strict types still let a list become a tuple
     except ValidationError as error:
         raise ParamsError("\n".join(f"{source}: {_line(detail, model)}" for detail in error.errors())) from None
 
