@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,21 +20,30 @@ from pipeline.errors import PipelineError
 
 PathOption = Annotated[Path, typer.Option()]
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 def run(main: Callable[..., None]) -> None:
     """Call a stage's main function with paths from the command line, and end the process.
 
     It ends without taking PyTorch or MLflow apart, which takes one to two seconds and has no effect: all files are
-    written and closed, and the operating system frees the rest.
+    written and closed, and the operating system frees the rest. Ctrl-C and SIGTERM end it with a line, code 130.
     """
 
     @functools.wraps(main)
     def to_the_end(*args: Any, **kwargs: Any) -> None:
-        main(*args, **kwargs)
+        code = 0
+        try:
+            main(*args, **kwargs)
+        except KeyboardInterrupt:
+            print("interrupted: the same command goes on, a training after its last completed epoch", file=sys.stderr)
+            code = INTERRUPTED
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command(to_the_end)
 
 

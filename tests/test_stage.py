@@ -1,9 +1,14 @@
 """How commands end on errors that a user can cause."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from pipeline import stage
+from tests.paths import ROOT
 
 
 def test_out_of_gpu_memory_is_one_line(capsys):
@@ -51,3 +56,38 @@ def test_an_operation_that_is_not_deterministic_is_one_line(capsys):
     assert said.startswith("error: put_ does not have a deterministic implementation; ")
     assert said.endswith("set train.deterministic to false, or change the layer that uses it\n")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_stage_says_how_to_go_on(number):
+    """One line, no traceback, the exit code of Ctrl-C."""
+    main = "def main(): print('ready', flush=True); time.sleep(60)"
+    code = f"import time; from pipeline import stage\n{main}\nstage.run(main)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored if these tests' is
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert said == "interrupted: the same command goes on, a training after its last completed epoch\n"
+    assert process.returncode == 130
+
+
+def test_a_missing_library_is_one_line_and_a_missing_module_of_ours_a_fault(capsys):
+    """Whoever installed the service alone is told what has the rest."""
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    with pytest.raises(SystemExit):
+        stage.guard(lambda: missing("torch.nn"))
+    assert capsys.readouterr().err == (
+        "error: torch.nn is not installed; pip install '.[train]' in the repository installs all that it uses\n"
+    )
+    with pytest.raises(ModuleNotFoundError):
+        stage.guard(lambda: missing("pipeline.models.nothing"))

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE, ARTIFACTS, LOCK = "mlflow.db", "mlartifacts", ".mlflow.lock"
+SQLITE = "sqlite:///"
 
 KIND = "custom_model_development"
 """Makes MLflow's UI show an experiment as model training, not as GenAI development."""
@@ -22,7 +24,9 @@ KIND = "custom_model_development"
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's default, 7, can take minutes
+    # A server that accepts requests and never answers is given up after one and a half minutes, not after twenty.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 """MLflow's settings, unless the user has set them."""
 
@@ -32,7 +36,7 @@ TIMEOUT_SECONDS = 10
 
 def uri(root: Path) -> str:
     """Return the address of the store: `MLFLOW_TRACKING_URI`, else sqlite at the repository's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / DATABASE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{root / DATABASE}"
 
 
 def load() -> None:
@@ -46,8 +50,15 @@ def load() -> None:
 
 
 def client(root: Path) -> "MlflowClient":
-    """Return a client of the store, which is created if it does not exist."""
+    """Return a client of the store, which is created if it does not exist.
+
+    Raises:
+        sqlite3.Error: it is a database that cannot be opened, which MLflow would try again for two minutes.
+    """
     load()
+    if (address := uri(root)).startswith(SQLITE):
+        with closing(sqlite3.connect(address.removeprefix(SQLITE).partition("?")[0], timeout=60)) as database:
+            database.execute("PRAGMA schema_version")
     import mlflow
 
     mlflow.set_tracking_uri(uri(root))
@@ -89,13 +100,16 @@ def errors(
     import requests
     import sqlalchemy.exc
 
+    kinds = (mlflow.exceptions.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError)
     try:
         yield
-    except (mlflow.exceptions.MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
+    except (*kinds, sqlite3.Error, OSError) as error:  # a full disk, where artifacts are files
         raise TrackingError(f"MLflow store {uri(root)}: {short(error)}; {advice}") from None
 
 
 def short(error: BaseException) -> str:
     """Return an error's message as one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return text if len(text) <= 300 else text[:297] + "..."
