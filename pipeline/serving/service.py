@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image
+from starlette.routing import Route
 
 from pipeline import pages
 from pipeline.errors import PredictionError
@@ -80,12 +81,20 @@ def application(current: Current, examples: Examples, *, most_bytes: int, most_i
         redoc_url=None,
     )
     app.add_middleware(payload.Limits, most_bytes=most_bytes)
+    _add_prediction(app, current, metrics, pool, batcher, most_images)
+    _add_descriptions(app, current, metrics)
+    page = pages.render("serve.html", examples=[(label, pages.data_uri(_png(image))) for label, image in examples])
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def index() -> str:
+        return page
+
+    known = {route.path for route in app.routes if isinstance(route, Route)}
 
     @app.middleware("http")
     async def measured(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         started = time.perf_counter()
         response = await call_next(request)
-        known = {route.path for route in app.routes if hasattr(route, "path")}
         path = request.url.path if request.url.path in known else "other"
         metrics.answered(path, response.status_code, time.perf_counter() - started)
         return response
@@ -94,6 +103,12 @@ def application(current: Current, examples: Examples, *, most_bytes: int, most_i
     async def failed(_: Request, error: PredictionError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 500)
 
+    return app
+
+
+def _add_prediction(
+    app: FastAPI, current: Current, metrics: Metrics, pool: ThreadPoolExecutor, batcher: Batcher, most_images: int
+) -> None:
     @app.post("/predict", openapi_extra={"requestBody": {"required": True, "content": CONTENT}})
     async def predict(request: Request) -> dict[str, Any]:
         """Classify one or many images: files in a form, one file as the body, or arrays of uint8 as JSON or .npy."""
@@ -114,6 +129,8 @@ def application(current: Current, examples: Examples, *, most_bytes: int, most_i
             metrics.predicted(one["class"], one["probability"])
         return {"model": served.model, "version": served.version, "predictions": predictions}
 
+
+def _add_descriptions(app: FastAPI, current: Current, metrics: Metrics) -> None:
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Tell that the service runs, and with which model."""
@@ -136,14 +153,6 @@ def application(current: Current, examples: Examples, *, most_bytes: int, most_i
     async def shown() -> Response:
         """Return counts and times in Prometheus's text format."""
         return Response(metrics.text(current.served.model, current.served.version), media_type=CONTENT_TYPE)
-
-    page = pages.render("serve.html", examples=[(label, pages.data_uri(_png(image))) for label, image in examples])
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def index() -> str:
-        return page
-
-    return app
 
 
 def run(current: Current, examples: Examples, host: str, port: int, *, most_bytes: int, most_images: int) -> None:
