@@ -20,8 +20,8 @@ from pipeline.errors import ParamsError
 
 SectionT = TypeVar("SectionT", bound=Section)
 
-DEEPEST, LONGEST = 20, 4000
-"""Levels of a YAML file, of which parameters have six at most, and characters of a value: URLs are long."""
+DEEPEST, LONGEST, MOST = 20, 4000, 10_000
+"""Levels of a YAML file, of which parameters have six at most, characters of a value (URLs are long), and values."""
 
 
 def parse_architecture(arch: str, values: Any) -> BaseModel:
@@ -64,17 +64,30 @@ def read(path: Path) -> Any:
 
 
 def _check_structure(text: str, path: Path) -> None:
-    """Refuse what could take all memory or never end when it is loaded: aliases, and nesting without end."""
-    depth = 0
+    """Refuse what could take all memory or never end when it is loaded: aliases of aliases, nesting without end."""
+    sizes: dict[str, int] = {}  # of what each anchor stands for, with its own aliases replaced
+    opened: list[tuple[str | None, int]] = []  # collections: anchor, and the values before it
+    values = 0
     for event in YAML(typ="safe").parse(text):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         problem = ""
         if isinstance(event, AliasEvent):
-            problem = f"found the alias *{event.anchor}, expected a value: parameters have no aliases"
-        elif isinstance(event, ScalarEvent) and len(event.value) > LONGEST:
-            problem = f"found a value of {len(event.value)} characters, expected at most {LONGEST}"
-        elif depth > DEEPEST:
-            problem = f"found values in {depth} levels, expected at most {DEEPEST}"
+            if event.anchor in (anchor for anchor, _ in opened):
+                problem = f"the alias *{event.anchor} is part of what it stands for"
+            values += sizes.get(event.anchor, 1)
+        elif isinstance(event, CollectionStartEvent):
+            opened.append((event.anchor, values))
+            values += 1
+        elif isinstance(event, CollectionEndEvent):
+            anchor, before = opened.pop()
+            sizes |= {anchor: values - before} if anchor else {}
+        elif isinstance(event, ScalarEvent):
+            values += 1
+            if len(event.value) > LONGEST:
+                problem = f"found a value of {len(event.value)} characters, expected at most {LONGEST}"
+        if values > MOST:
+            problem = f"found more than {MOST:,} values, counting what aliases stand for"
+        elif len(opened) > DEEPEST:
+            problem = f"found values in {len(opened)} levels, expected at most {DEEPEST}"
         if problem:
             raise ParamsError(f"{path}, line {event.start_mark.line + 1}: {problem}")
 

@@ -1,7 +1,9 @@
 """MLflow's UI, opened at the runs table of this project: one row a configuration, headline columns, best first."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -34,7 +36,7 @@ NAME = "attributes.`Run Name`"
 VIEW = "headline"
 """Key of the table's columns, filter and order, which MLflow keeps in a tag of the experiment."""
 
-START_SECONDS = 120
+START_SECONDS, STOP_SECONDS = 120, 10
 
 
 def prepare(root: Path, experiment: str) -> str:
@@ -83,15 +85,26 @@ def serve(root: Path, experiment: str, port: int, *, browse: bool) -> None:
     command += ["--cors-allowed-origins", ",".join(f"http://{host}" for host in hosts)]
     url = f"http://127.0.0.1:{port}"
     print(f"starting MLflow on {url}; Ctrl-C ends it", flush=True)
-    with subprocess.Popen(command, env=store.SETTINGS | os.environ, stderr=subprocess.DEVNULL) as server:  # noqa: S603  # our own command
+    with subprocess.Popen(  # noqa: S603  # our own command
+        command, env=store.SETTINGS | os.environ, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as server:
         threading.Thread(target=_announce, args=(server, url, address, browse), daemon=True).start()
         try:
             code = server.wait()
         except KeyboardInterrupt:
-            server.terminate()
+            _end(server)
             return
     if code:
         raise TrackingError(f"mlflow server ended with exit code {code}; is port {port} in use? --port takes another")
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    """End MLflow's processes, those that do not end when asked to by force: it keeps nothing but the store."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(STOP_SECONDS)
 
 
 def _announce(server: "subprocess.Popen[bytes]", url: str, address: str, browse: bool) -> None:

@@ -84,13 +84,14 @@ LAUGHS = "z0: &z0 [1]\n" + "".join(f"z{level}: &z{level} [{f'*z{level - 1},' * 1
     [
         (
             TEXT.replace("epochs: 8", "epochs: &a [*a]"),
-            r", line \d+: found the alias \*a, expected a value",
+            r", line \d+: the alias \*a is part of what it stands for",
         ),
-        (LAUGHS + TEXT.replace("epochs: 8", "epochs: *z9"), r"line 2: found the alias \*z0"),
+        (LAUGHS + TEXT.replace("epochs: 8", "epochs: *z9"), r"line 5: found more than 10,000 values, counting what"),
         (
             TEXT.replace("epochs: 8", f"epochs: {'9' * 5000}"),
             r"line \d+: found a value of 5000 characters, expected",
         ),
+        (TEXT + "a: &a {b: {c: *a}}\n", r"line \d+: the alias \*a is part of what it stands for"),
         (TEXT + "? [a, b]\n: 1\n", r": found a list as the name of a parameter"),
         (TEXT + "? {a: b}\n: 1\n", r"found unhashable key"),
         (TEXT + f"deep: {'[' * 5000}{']' * 5000}\n", r"line \d+: found values in 21 levels, expected at most 20"),
@@ -99,7 +100,19 @@ LAUGHS = "z0: &z0 [1]\n" + "".join(f"z{level}: &z{level} [{f'*z{level - 1},' * 1
         ("!!python/object/apply:os.system [x]\n", r"could not determine a constructor"),
         (TEXT + "\0", r"control characters are not allowed"),
     ],
-    ids=["circle", "laughs", "digits", "list-key", "map-key", "deep", "twice", "documents", "tag", "null"],
+    ids=[
+        "circle",
+        "laughs",
+        "digits",
+        "inner-circle",
+        "list-key",
+        "map-key",
+        "deep",
+        "twice",
+        "documents",
+        "tag",
+        "null",
+    ],
 )
 def test_what_a_loader_could_choke_on(tmp_path, text, message):
     """One line each."""
@@ -108,3 +121,10 @@ def test_what_a_loader_could_choke_on(tmp_path, text, message):
     with pytest.raises(ParamsError, match=message) as caught:
         loading.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_aliases_are_values(tmp_path):
+    """As DVC has them; studies share parameters so."""
+    path = tmp_path / "file.yaml"
+    path.write_text("base: &base {a: [1, 2]}\nother: {<<: *base, b: *base}\n")
+    assert loading.read(path) == {"base": {"a": [1, 2]}, "other": {"a": [1, 2], "b": {"a": [1, 2]}}}
