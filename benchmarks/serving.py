@@ -257,11 +257,13 @@ def json_body(images: Any) -> Body:
 
 def show(results: dict[str, Any]) -> None:
     """Print the rows of each side."""
-    table = Table("server", title_justify="left", title="requests of random images")
+    table = Table(
+        "server", title_justify="left", title="requests of random images; server none: ONNX Runtime in this process"
+    )
     for column in ("images", "clients", "requests/s", "images/s", "p50, ms", "p99, ms", "failed"):
         table.add_column(column, justify="right")
     for size, rate in results["in_process_images_per_second"].items():
-        table.add_row("ONNX Runtime in process", str(size), "", "", f"{rate:,.0f}", "", "", "")
+        table.add_row("none", str(size), "", "", f"{rate:,.0f}", "", "", "")
     for side in ("ours", "mlflow"):
         for row in results.get(side, ()):
             numbers = (f"{row[key]:,.1f}" for key in ("requests_per_second", "images_per_second", "p50_ms", "p99_ms"))
