@@ -178,10 +178,9 @@ def run(current: Current, examples: Examples, host: str, port: int, *, most_byte
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     host, port = bound.getsockname()[:2]
-    print(
-        f"serving {current.model} version {current.served.version} on http://{host}:{port}; Ctrl-C ends it", flush=True
-    )
+    about = f"{current.model} version {current.served.version} on http://{host}:{port}"
     with bound, suppress(KeyboardInterrupt):
+        print(f"serving {about}; Ctrl-C ends it", flush=True)
         uvicorn.Server(config).run(sockets=[bound])
 
 
