@@ -86,7 +86,9 @@ def _of_pytorch(error: RuntimeError) -> str:
         needed, there, *_ = said.split(". ")[1:]
         return f"out of GPU memory: {needed}. {there}; lower train.batch_size, or evaluate.batch_size after train"
     operation, marker, _ = said.partition(" does not have a deterministic implementation")
-    return f"{operation}{marker}; set train.deterministic to false, or change the layer that uses it" * bool(marker)
+    if marker:
+        return f"{operation}{marker}; set train.deterministic to false, or change the layer that uses it"
+    return ""
 
 
 def root() -> Path:

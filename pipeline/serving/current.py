@@ -1,12 +1,12 @@
 """The model that is served, replaced when its file or its alias in the registry changes."""
 
 import asyncio
-import hashlib
 import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline import files
 from pipeline.errors import PipelineError
 from pipeline.serving import prediction
 from pipeline.serving.prediction import REGISTRY, Classifier
@@ -73,8 +73,8 @@ class Current:
         if not self.model.startswith(REGISTRY):
             classifier = prediction.load(self.model, self.root)
             card = Path(self.model).with_name("MODEL_CARD.md")
-            digest = hashlib.sha256(Path(self.model).read_bytes()).hexdigest()[:12]
-            return Served(classifier, self.model, digest, card.read_text() if card.is_file() else "")
+            digest = files.sha256(Path(self.model))
+            return Served(classifier, self.model, digest[:12], card.read_text() if card.is_file() else "")
         from pipeline.tracking import registry
 
         version = registry.resolve(self.root, self.model)

@@ -122,6 +122,7 @@ def record(monkeypatch) -> None:
 
 def pretend(monkeypatch) -> None:
     """Let a training's parts take the meta device for a GPU, all but the recording."""
+    monkeypatch.setattr(device, "choose", lambda _: META)
     monkeypatch.setattr(device, "synchronize", lambda _: None)
     monkeypatch.setattr(numerics, "autocast", lambda *_: torch.autocast("cpu", enabled=False))  # meta has none
     monkeypatch.setattr(optim, "_on_gpu", lambda _: True)

@@ -5,10 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.config import architectures, presets
-from pipeline.data.loader import TrainLoader
 from pipeline.training import loop, optim
 from pipeline.training.meter import Meter
-from pipeline.training.step import Stepper
 from tests.paths import ROOT
 from tests.training.gpu import META, DeviceOnly, pretend
 
@@ -26,25 +24,20 @@ OPTIONS = {
 """All that adds operations to a step."""
 
 
-def train_on(place: torch.device, params, data, epochs: int = 2) -> None:
+def train_on_meta(params, data, epochs: int = 2) -> None:
     """Take the steps of some epochs as `loop.train_epoch` does, without its readings, under `DeviceOnly`."""
-    options = params.train
-    model = loop.initial_model(params.model, options, data, torch.device("cpu")).to(place)
-    average = optim.MovingAverage(model, options.ema) if options.ema else None
-    statistics = {"mean": data.metadata.mean, "hardest": options.hardest}
-    sizes = {"batch_size": options.batch_size, "seed": options.seed}
-    loader = TrainLoader(data["train"], params.augment, device=place, **sizes, **statistics)
-    step = Stepper(model, optim.build(params.optimizer, model, precision="bf16"), loader, options)
+    options = params.train.model_copy(update={"precision": "bf16"})
+    step, average = loop.set_up(params.model_copy(update={"train": options}), data)
     for epoch in range(epochs):
-        model.train()
-        batches = loader.begin(epoch, loop.resolution(options, epoch))
-        meter = Meter(len(batches), place)
+        step.model.train()
+        batches = step.loader.begin(epoch, loop.resolution(options, epoch))
+        meter = Meter(len(batches), META)
         with DeviceOnly():
             for number, indices in enumerate(batches):
                 optim.set_rate(step.optimizer, 0.5)
                 meter.add(*step(indices), len(indices))
                 if average:
-                    average.update(model, first=epoch + number == 0)
+                    average.update(step.model, first=epoch + number == 0)
 
 
 @pytest.mark.parametrize("name", [preset.name for preset in presets.every()])
@@ -52,7 +45,7 @@ def test_presets_stay_on_the_device(data, monkeypatch, name):
     """As they are: resolutions, widths and batch sizes of those for GPUs, too."""
     pretend(monkeypatch)
     params = presets.find(name).applied(ROOT / "params.yaml")
-    train_on(META, params, data, epochs=params.train.epochs)
+    train_on_meta(params, data, epochs=params.train.epochs)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "googlenet", "densenet121", "convnext_tiny"])
@@ -60,7 +53,7 @@ def test_models_of_torchvision_stay_on_the_device(small_params, data, monkeypatc
     """Whatever they are made of."""
     pretend(monkeypatch)
     changes = {"model.arch": "torchvision", "model.torchvision.name": name, "train.batch_size": 500}
-    train_on(META, small_params(changes), data, epochs=1)
+    train_on_meta(small_params(changes), data, epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -88,4 +81,4 @@ def test_the_instrument_finds_what_a_gpu_refuses(broken, message):
 def test_a_step_stays_on_the_device(small_params, data, monkeypatch, arch, optimizer):
     """With all options: nothing is read back, copied, in float64 or without a deterministic implementation."""
     pretend(monkeypatch)
-    train_on(META, small_params(OPTIONS | {"model.arch": arch, "optimizer.name": optimizer}), data)
+    train_on_meta(small_params(OPTIONS | {"model.arch": arch, "optimizer.name": optimizer}), data)
