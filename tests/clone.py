@@ -1,7 +1,6 @@
 """Repositories for tests that run the project's commands."""
 
 import shutil
-import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import mlflow
 from pipeline.experiments import results
 from pipeline.tracking import groups
 from pipeline.tracking.runs import PARENT_TAG
-from tests.conftest import SMALL, write_params
+from tests.conftest import SMALL, heed_ctrl_c, write_params
 from tests.paths import ROOT
 
 LEFT_OUT = ("tests/", "docs/", "metrics/", "dvc.lock")
@@ -90,8 +89,7 @@ class Clone:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,
-            # Shells let what they run in the background ignore Ctrl-C, and so would all that these tests start.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=heed_ctrl_c,
         )
 
     def client(self) -> mlflow.MlflowClient:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -81,6 +82,11 @@ def start_python(code: str, *arguments: str, environment: dict[str, str]) -> sub
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def heed_ctrl_c() -> None:
+    """For `preexec_fn`: shells let what they run in the background ignore Ctrl-C, and so would what tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stage_command(name: str, folder: Path, **paths: Path) -> list[str]:

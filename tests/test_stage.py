@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline import stage
+from tests.conftest import heed_ctrl_c
 from tests.paths import ROOT
 
 
@@ -69,7 +70,7 @@ def test_an_interrupted_stage_says_how_to_go_on(number):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored if these tests' is
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)

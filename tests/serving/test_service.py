@@ -24,6 +24,7 @@ from pipeline.serving import prediction
 from pipeline.serving.batching import Batcher, FullError
 from pipeline.serving.current import Current
 from pipeline.tracking import store
+from tests.conftest import heed_ctrl_c
 from tests.paths import ROOT
 from tests.serving.test_prediction import SIDE, graph
 
@@ -67,7 +68,7 @@ def running(model: Path, environment, *options: str) -> Iterator[tuple[str, subp
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if these tests' is
+        preexec_fn=heed_ctrl_c,
     )
     try:
         line = process.stdout.readline()

@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from pipeline.experiments.repository import Repository
 from pipeline.tracking import sync
 from tests.browser import MARKS, chromium
+from tests.conftest import heed_ctrl_c
 from tests.forge import Forge
 
 SECONDS = 1000  # playwright counts milliseconds
@@ -38,7 +39,8 @@ def address(tmp_path, environment) -> Iterator[str]:
     log = tmp_path / "log"
     with log.open("wb") as output:
         command = [sys.executable, "-m", "pipeline", "ui", "--port", str(port), "--no-browse"]
-        server = subprocess.Popen(command, cwd=forge.folder, env=environment, stdout=output, stderr=output)
+        streams = {"stdout": output, "stderr": output}
+        server = subprocess.Popen(command, cwd=forge.folder, env=environment, preexec_fn=heed_ctrl_c, **streams)
     try:
         deadline = time.monotonic() + 200
         while not (found := re.search(r"compare configurations: (\S+)", log.read_text())):
