@@ -39,10 +39,10 @@ demo: $(INSTALLED) ## run the whole pipeline on the built-in dataset as the expe
 
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: $(INSTALLED) ## run all tests, in about half an hour on two cores: no network, no GPU needed
+test: $(INSTALLED) ## run all tests, in about a quarter of an hour on two cores: no network, no GPU needed
 	$(PYTEST) --durations=20
 
-test-fast: $(INSTALLED) ## run the tests that start neither DVC nor whole stages, in about two minutes
+test-fast: $(INSTALLED) ## run the unit tests alone, in about two minutes
 	$(PYTEST) -m 'not e2e'
 
 lint: $(INSTALLED) ## check style, types and which package imports which

@@ -32,12 +32,13 @@ def main(
     if tracking.enabled:
         run = live.LiveRun(stage.root(), tracking.experiment, system_metrics=tracking.system_metrics)
     # slow imports after load, so that mistakes in params.yaml are reported immediately
-    from pipeline.hardware import device, gpu_lock
+    from pipeline.hardware import compiler, device, gpu_lock
     from pipeline.models.common import numerics
     from pipeline.models.common.saved import save_model
     from pipeline.progress import TrainingDisplay
     from pipeline.training import checkpoint, loop, probe
 
+    compiler.spare_import()
     with gpu_lock.claim(settings.train.device), stage.clock("train", runtime) as measured, ExitStack() as stack:
         splits = dataset.load(data, "train", "val")
         place = device.choose(settings.train.device)

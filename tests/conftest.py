@@ -45,13 +45,17 @@ SMALL = {
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the modules that take longest, so that no test process is left alone with one at the end."""
+    """Start with the modules that may take longest, so that no test process is left alone with one at the end."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, where `make gpu-check` runs it"))
-    slow = {item.module for item in items if item.get_closest_marker("e2e")}
-    items.sort(key=lambda item: item.module not in slow)
+    expected: dict[object, float] = {}
+    for item in items:
+        if item.get_closest_marker("e2e"):
+            limit = item.get_closest_marker("timeout")
+            expected[item.module] = max(expected.get(item.module, 1), limit.args[0] if limit else 300)
+    items.sort(key=lambda item: expected.get(item.module, 0), reverse=True)
 
 
 @pytest.fixture(autouse=True)

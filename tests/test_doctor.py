@@ -17,6 +17,8 @@ from pipeline.tracking import groups, runs, store, sync
 from tests.forge import Forge
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def forge(tmp_path) -> Forge:
@@ -74,7 +76,6 @@ def test_the_state_of_a_training_long_left_is_found(forge):
     assert mend.startswith("rm -r .checkpoints/abc ")
 
 
-@pytest.mark.e2e
 def test_a_task_whose_worker_is_gone_is_found_and_the_command_given_mends_it(tmp_path, environment):
     """DVC goes on to call it running (its issues 10562 and 10673)."""
     forge = Forge(tmp_path / "queue", images=100)

@@ -1,10 +1,11 @@
 """The results of a small pipeline without its minutes, and what a store shows of them once they are published."""
 
+import functools
 from pathlib import Path
 
 import mlflow
 
-from pipeline.config.loading import load
+from pipeline.config.loading import changed, load, read, validate
 from pipeline.experiments.results import Results
 from pipeline.export import graph
 from pipeline.models.common.build import build
@@ -12,17 +13,25 @@ from pipeline.tracking import groups, publication, runs, store
 from pipeline.tracking.owner import Owner
 from pipeline.tracking.publication import Published
 from tests.conftest import SMALL, write_params
+from tests.paths import ROOT
 
 TRAINING = "a" * 64
 NOBODY = Owner()
 SETTINGS = {"experiment": "cifar10", "model": "cifar10-cnn"}
 
 
+@functools.cache
+def exported() -> bytes:
+    """Return a small network as a real ONNX graph, which takes seconds to make."""
+    section = validate(changed(read(ROOT / "params.yaml"), SMALL), "params.yaml").model.cnn
+    network = build("cnn", section, mean=(1, 2, 3), std=(4, 5, 6), classes=10).eval()
+    return graph.to_onnx(network, tuple("abcdefghij"), 32, {})
+
+
 def write_results(folder: Path) -> Results:
     """Write the files of such results, with a real ONNX graph, and return their record."""
     params = load(write_params(folder / "params.yaml", SMALL))
-    network = build("cnn", params.model.cnn, mean=(1, 2, 3), std=(4, 5, 6), classes=10).eval()
-    (folder / "model.onnx").write_bytes(graph.to_onnx(network, tuple("abcdefghij"), 32, {}))
+    (folder / "model.onnx").write_bytes(exported())
     (folder / "figures").mkdir()
     (folder / "figures/confusion.png").write_bytes(b"a picture")
     (folder / "preview.png").write_bytes(b"another")

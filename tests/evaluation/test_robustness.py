@@ -16,6 +16,8 @@ from pipeline.evaluation.inference import Probs
 from pipeline.models.common.saved import Saved
 from tests.models.test_networks import network
 
+pytestmark = pytest.mark.e2e
+
 NAMES = ("corruptions", "shifts")
 DEFAULTS = {"batch_size": 50, "tta": "none", "robustness": 40, "shift": 2, "shift_step": 1, "seed": 0}
 

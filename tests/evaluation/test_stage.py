@@ -16,6 +16,8 @@ from pipeline.training import probe
 from stages import evaluate
 from tests.conftest import SMALL, write_params
 
+pytestmark = pytest.mark.e2e
+
 FIGURES = {"training", "confusion", "reliability", "mistakes"}
 
 

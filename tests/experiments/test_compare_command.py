@@ -10,6 +10,8 @@ from pipeline.experiments.repository import Repository
 from tests.forge import Forge
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def printed(environment):

@@ -213,6 +213,7 @@ def test_what_cannot_be_compared_is_said(forge, tmp_path):
         Repository(tmp_path)
 
 
+@pytest.mark.e2e
 def test_markdown_fits_a_pull_request_and_replaces_only_its_own_part(tmp_path):
     """100 experiments are cut to 60 kB; text around the markers stays."""
     forge = Forge(tmp_path / "many", images=100)
@@ -236,6 +237,7 @@ def test_markdown_fits_a_pull_request_and_replaces_only_its_own_part(tmp_path):
         tables.write_markdown(page, found)
 
 
+@pytest.mark.e2e
 def test_the_report_is_one_file_that_names_all_it_shows(forge):
     """No address outside it; the numbers of the table; a section for each contest."""
     with Repository(forge.folder) as repository:
@@ -256,6 +258,7 @@ def test_the_report_is_one_file_that_names_all_it_shows(forge):
         assert part not in page
 
 
+@pytest.mark.e2e
 def test_the_command_asks_git_and_dvc_alone(forge, environment):
     """No MLflow store appears, and neither torch nor mlflow is loaded."""
     code = (

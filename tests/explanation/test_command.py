@@ -17,6 +17,8 @@ from pipeline.data import dataset
 from pipeline.models.common.build import build
 from pipeline.models.common.saved import save_model
 
+pytestmark = pytest.mark.e2e
+
 ANSWER = ("prediction.png", "attribution.png", "attribution_rival.png", "neighbours.png", "convolution.gif")
 LAYERS = ("edges.png", "first_layer.png", "feature_maps.png", "patches.png")
 ALL_IMAGES = ("embedding.png", "confusions.png", "label_errors.png")

@@ -34,7 +34,7 @@ CHANGES = {
     "model.speednet.widths": [4, 8],
     "model.vit.depth": 1,
     "model.vit.pooling": "token",
-    "model.torchvision.name": "mobilenet_v3_small",
+    "model.torchvision.name": "squeezenet1_1",
 }
 
 
@@ -92,6 +92,7 @@ def test_onnx_runtime_and_pytorch_agree(arch, exported, data, images):
     assert metadata == {"classes": ",".join(data.metadata.classes), "dataset": "shapes10"}
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("arch", architectures.NAMES)
 def test_the_same_network_gives_the_same_bytes_anywhere(arch, exported, data):
     """Two exports do not differ by a bit, and no path, user or line of code of this machine is in them."""

@@ -17,6 +17,8 @@ from pipeline.models.common.saved import load_model, save_model
 from stages import inspect
 from tests.conftest import SMALL, write_params
 
+pytestmark = pytest.mark.e2e
+
 QUICK = {"inspect.enabled": True, "inspect.images": 40}
 LEARNED = ("first_layer", "patches", "embedding", "confusions", "label_errors")
 

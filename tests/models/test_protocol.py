@@ -118,6 +118,7 @@ def test_a_layer_that_runs_several_times_has_a_row_for_each():
     assert [row["layer"] for row in rows] == ["first", "relu", "second", "relu (2)"]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("name", "left_out", "maps"),
     [
@@ -147,6 +148,7 @@ def test_it_is_inspected(name, left_out, maps, added, data, cpu, tmp_path, capsy
             features.stages(model)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("name", "left_out"),
     [

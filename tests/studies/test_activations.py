@@ -22,6 +22,8 @@ from tests.made_up_studies import certain, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
+pytestmark = pytest.mark.e2e
+
 Training = tuple[Sequence[float], float] | None
 """Training accuracies by epoch, and validation accuracy at the end; None: it diverged."""
 

@@ -13,6 +13,8 @@ from tests.made_up_studies import MadeUp, certain, leave, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
+pytestmark = pytest.mark.e2e
+
 TINY = ("model.cnn.widths=[4]", "model.cnn.hidden=[]", "model.cnn.convs_per_block=1")
 
 

@@ -16,6 +16,8 @@ from tests.made_up_studies import certain, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
+pytestmark = pytest.mark.e2e
+
 LOST = math.nan
 
 

@@ -18,6 +18,8 @@ from tests.made_up_studies import MadeUp, certain, leave, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
+pytestmark = pytest.mark.e2e
+
 TINY = ("model.cnn.widths=[8, 8]", "model.cnn.hidden=[]", "model.resnet.width=8")
 EDGES = torch.stack([torch.from_numpy(kernel).float() for kernel in EDGE_FILTERS.values()])
 

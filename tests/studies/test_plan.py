@@ -21,10 +21,11 @@ def test_every_study_has_a_plan_in_both_settings_on_both_datasets(name, dataset,
     names = [one.name for one in planned.experiments]
     assert len(set(names)) == len(names) == len(planned.variants) * len(planned.setting.seeds)
     assert {one.settings.data.dataset for one in planned.experiments} == {dataset}
+    base = loading.read(ROOT / "params.yaml")
     for one in planned.experiments:
         assert one.name.startswith(f"{name}-{one.variant}-s{one.seed}-")
         assert one.settings.train.seed == one.seed == one.values["train.seed"]
-        assert loading.validate(loading.changed(loading.read(ROOT / "params.yaml"), one.values), "") == one.settings
+        assert loading.validate(loading.changed(base, one.values), "") == one.settings
 
 
 @pytest.mark.parametrize(

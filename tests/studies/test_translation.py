@@ -13,6 +13,8 @@ from tests.made_up_studies import MadeUp, certain, written
 from tests.paths import ROOT
 from tests.study_plans import made
 
+pytestmark = pytest.mark.e2e
+
 CLEAN = 0.6
 # Accuracy and consistency of what is moved, of networks trained on unmoved images: the claim holds.
 HOLDS = {

@@ -62,6 +62,7 @@ MADE_UP = [
 ]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("name", "accuracy", "verdict"), MADE_UP)
 def test_a_study_judges_made_up_results_as_its_rule_says(tmp_path, name, accuracy, verdict):
     """The page has verdict, numbers and figures, and the same bytes when it is written again."""

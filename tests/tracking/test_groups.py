@@ -16,6 +16,8 @@ from pipeline.tracking import groups, runs, store
 from pipeline.tracking.owner import Owner
 from tests import tracked
 
+pytestmark = pytest.mark.e2e
+
 ACCURACIES = (0.5, 0.53, 0.57)
 
 

@@ -16,6 +16,8 @@ from tests.conftest import SMALL, stage_command, start_python, write_params
 from tests.paths import ROOT
 from tests.tracked import TRAINING, all_runs, curve
 
+pytestmark = pytest.mark.e2e
+
 
 def train_live(root: Path) -> AbstractContextManager[Callable[[Mapping[str, float]], None]]:
     """Open the run of a training of `TRAINING`; gives what takes its epochs."""
@@ -86,7 +88,6 @@ def test_a_training_repeated_opens_no_second_run(tmp_path, publish):
     assert run.info.status == "FINISHED"
 
 
-@pytest.mark.e2e
 def test_training_survives_a_server_that_dies_and_the_run_is_completed_later(
     tmp_path, server, processed, environment, publish, record, monkeypatch
 ):

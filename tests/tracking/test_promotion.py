@@ -18,6 +18,8 @@ from pipeline.tracking import promotion, store, sync
 from tests.forge import Forge
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.e2e
+
 SETTINGS = {"experiment": "cifar10", "model": "cifar10-cnn"}
 
 

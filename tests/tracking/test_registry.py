@@ -12,6 +12,8 @@ from pipeline.errors import TrackingError
 from pipeline.tracking import registry, store
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def published(tmp_path, publish):

@@ -9,6 +9,8 @@ from pipeline.tracking.owner import Owner
 from tests.conftest import start_python
 from tests.tracked import all_runs, curve
 
+pytestmark = pytest.mark.e2e
+
 
 def test_publishing_twice_adds_nothing(tmp_path, publish):
     """One run, one version of the model, no point of a curve repeated."""

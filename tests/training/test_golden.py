@@ -35,7 +35,7 @@ def first_steps(name: str, data, **changes: object) -> dict[str, list[float]]:
     step.model.train()
     optim.set_rate(step.optimizer, RATE)
     batches = step.loader.begin(0, loop.resolution(params.train, 0))
-    steps = OF_THE_LARGEST if name == "best96" else STEPS
+    steps = OF_THE_LARGEST if name.startswith("best") else STEPS
     losses = [float(f"{float(step(indices)[0]):.6g}") for indices in islice(batches, steps)]
     pairs = zip(step.model.parameters(), before.parameters(), strict=True)
     return {"losses": losses, "moved": [float(f"{float((new - old).detach().norm()):.5g}") for new, old in pairs]}

@@ -52,7 +52,7 @@ def cost(model: nn.Module, side: int = IMAGE_SIDE) -> tuple[int, int]:
 
     Convolutions and matrix products are counted, as is customary; one MAC is two floating-point operations.
     """
-    with FlopCounterMode(display=False) as counter, _countable_attention(), torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, _countable_attention(), torch.no_grad():
         show_black_image(model, side)
     return _trainable(model), counter.get_total_flops() // 2
 
