@@ -18,7 +18,7 @@ _EXEMPT: Iterable[Callable[..., Any]] = (
 def spare_import() -> None:
     """Let `Muon` and the counter of operations work without the compiler, whose import takes 1.7 s.
 
-    These methods are exempt from compilation, and PyTorch marks them as such when they are first called. It imports the
+    These methods are exempt from compilation, and PyTorch marks them as such at their first call. It imports the
     compiler for that, whether or not anything is compiled (`torch._compile._disable_dynamo`). Here they count as
     marked; nothing that the project compiles calls them. `step` of PyTorch's own optimisers imports it in any case.
     """
