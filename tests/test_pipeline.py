@@ -16,6 +16,24 @@ from pipeline.experiments import dependencies
 from tests.clone import Clone, ran
 
 STAGES = ["download", "preprocess", "train", "evaluate", "inspect", "export", "track"]
+OWN = """
+  own:
+    cmd: [echo a > own-a.txt, echo b > own-b.txt]
+    outs: [own-a.txt, {own-b.txt: {cache: false}}]
+  each:
+    foreach: [one, two]
+    do:
+      cmd: echo ${item} > own-${item}.txt
+      outs: ["own-${item}.txt"]
+  grid:
+    matrix: {size: [1, 2], kind: [x]}
+    cmd: echo ${item.size} > own-${item.size}-${item.kind}.txt
+    outs: ["own-${item.size}-${item.kind}.txt"]
+  still:
+    cmd: echo still > own-still.txt
+    outs: [own-still.txt]
+"""
+"""Stages that a user may add to dvc.yaml, in every form that DVC has."""
 pytestmark = pytest.mark.e2e
 
 
@@ -188,3 +206,27 @@ def test_stages_refuse_to_run_the_code_of_another_workspace(clone, tmp_path):
     assert done.returncode == 1
     assert "but Python would run the stages of" in done.stderr
     assert os.fspath(clone.folder) in done.stderr
+
+
+def test_stages_of_the_users_own_disturb_nothing(clone):
+    """Beside ours, in a file of their own under a name of ours, and frozen: all commands say what they said before."""
+    clone.commit("Results")
+
+    def said() -> list[str]:
+        commands = (("show", "plain"), ("compare", "--all"), ("sync", "--dry-run", "--rev", "plain"), ("doctor",))
+        return [clone(sys.executable, "-m", "pipeline", *words) for words in commands]
+
+    before = said()
+    pipeline, other = clone.folder / "dvc.yaml", clone.folder / "other"
+    stages, rest = pipeline.read_text().split("\nplots:")
+    pipeline.write_text(f"{stages}{OWN}\nplots:{rest}")
+    other.mkdir()
+    (other / "dvc.yaml").write_text("stages:\n  train:\n    cmd: [echo a > a]\n    outs: [a]\n")
+    own = ["own", "each@one", "each@two", "grid@1-x", "grid@2-x", "still"]
+    assert sorted(ran(clone("dvc", "repro", "--all-pipelines"))) == sorted([*own, "other/dvc.yaml:train"])
+    pipeline.write_text(pipeline.read_text().replace("  still:\n", "  still:\n    frozen: true\n"))
+    clone.commit("Stages of my own")
+    assert said() == before
+    output = clone("dvc", "exp", "run", "-n", "with-own", "-S", "evaluate.tta=six")
+    assert ran(output) == ["evaluate", "track"]
+    assert of_experiment(clone, "with-own").data.params["evaluate.tta"] == "six"

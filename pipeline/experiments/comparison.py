@@ -1,53 +1,17 @@
 """Rank results and test whether their differences from a baseline are significant."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from pipeline.errors import ResultsError
 from pipeline.experiments import statistics
 from pipeline.experiments.leaderboard import Member, Row, differing, group, rank, split_names
+from pipeline.experiments.predictions import Predictions
 from pipeline.experiments.repository import Repository, Revision
 from pipeline.experiments.statistics import Difference
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The predictions of one network for all test images.
-
-    Attributes:
-        labels, predicted: (N,) class indices, true and predicted.
-        classes: names, by index.
-    """
-
-    labels: npt.NDArray[np.int64]
-    predicted: npt.NDArray[np.int64]
-    classes: tuple[str, ...]
-
-    @property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """(N,) whether each image was classified correctly."""
-        return np.equal(self.labels, self.predicted)
-
-    @property
-    def confusion(self) -> npt.NDArray[np.int64]:
-        """(C, C) counts: row the true class, column the predicted one."""
-        size = len(self.classes)
-        return np.bincount(self.labels * size + self.predicted, minlength=size * size).reshape(size, size)
-
-    def same_images(self, other: "Predictions") -> bool:
-        """Return whether another network has predictions for the same classes and labels in the same order."""
-        return self.classes == other.classes and np.array_equal(self.labels, other.labels)
-
-    def alone_right(self, other: "Predictions") -> npt.NDArray[np.bool_]:
-        """Return (N,) whether this network alone classified each image correctly."""
-        return self.correct & ~other.correct
 
 
 @dataclass(frozen=True)
@@ -241,17 +205,7 @@ def predictions(repository: Repository, member: Member) -> Predictions:
         ResultsError: neither DVC's cache nor a remote has its predictions.
     """
     path = member.record.paths["evaluate"]["predictions"]
-    return parse_predictions(repository.output(member.revision, member.record, path))
-
-
-def parse_predictions(content: bytes) -> Predictions:
-    """Read the predictions.csv that evaluate writes."""
-    header = content[: content.index(b"\n")].decode()
-    classes = tuple(next(csv.reader([header]))[3:])
-    columns = {name: pd.CategoricalDtype(list(classes)) for name in ("label", "predicted")}
-    table = pd.read_csv(io.BytesIO(content), usecols=list(columns), dtype=columns)
-    labels, predicted = (table[name].cat.codes.to_numpy().astype(np.int64) for name in columns)
-    return Predictions(labels, predicted, classes)
+    return Predictions.parse(repository.output(member.revision, member.record, path))
 
 
 def _members(repository: Repository, revisions: Iterable[Revision]) -> tuple[list[Member], list[str]]:

@@ -20,7 +20,7 @@ from dvc_data.index import DataIndexDirError
 from scmrepo.exceptions import SCMError
 
 from pipeline.errors import PipelineError, ResultsError
-from pipeline.experiments import results
+from pipeline.experiments import lock, results
 from pipeline.experiments.baseline import differing
 from pipeline.experiments.results import Results
 
@@ -110,7 +110,7 @@ class Repository:
         first: dict[bytes, tuple[datetime, str]] = {}
         for sha in self.scm.list_all_commits():
             try:
-                key = hashlib.sha256(self.read(Revision(sha, sha), results.LOCK)).digest()
+                key = hashlib.sha256(self.read(Revision(sha, sha), lock.NAME)).digest()
             except FileNotFoundError:
                 continue
             found = (self.time(Revision(sha, sha)), sha)

@@ -9,22 +9,19 @@ import hashlib
 import io
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from pipeline.config.section import flatten
 from pipeline.errors import ResultsError
+from pipeline.experiments import lock
+from pipeline.experiments.lock import Stage
 from pipeline.headline import HEADLINE
 
-LOCK = "dvc.lock"
-TRACK = "track"
 REQUIRED_STAGES = ("preprocess", "train", "evaluate")
 REQUIRED_METRICS = (
     "data/name",
@@ -34,6 +31,9 @@ REQUIRED_METRICS = (
     "test/accuracy",
     "evaluate/ended",
 )
+REQUIRED_PARAMS = ("model.arch", "train.seed")
+REQUIRED_OPTIONS = {"preprocess": ("out",), "train": ("params", "history"), "evaluate": ("predictions", "card")}
+NUMBERS = frozenset((*HEADLINE, "test/accuracy_low", "test/accuracy_high", "train/epochs"))
 
 ORIGIN = ("data.archive", "data.cifar10.urls")
 """Parameters that name the source of the data; its content is identified by its hash."""
@@ -112,23 +112,19 @@ def read(content_of: Reader) -> Results:
         ResultsError: there are none, a stage has not run, or files and stages are inconsistent.
     """
     try:
-        stages: dict[str, Any] = YAML(typ="safe").load(content_of(LOCK))["stages"]
+        stages = lock.read(content_of(lock.NAME))
     except FileNotFoundError:
-        raise ResultsError(f"expected {LOCK}, found none") from None
-    except (YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        raise ResultsError(f"{LOCK} is damaged") from None
+        raise ResultsError(f"expected {lock.NAME}, found none") from None
     missing = [name for name in REQUIRED_STAGES if name not in stages]
     if missing:
         raise ResultsError(f"stage {missing[0]} has not run")
-    tracked = stages.pop(TRACK, {})  # while track runs, this is its previous run
+    tracked = _params([stages.pop(lock.TRACK)]) if lock.TRACK in stages else {}  # while track runs, its previous run
     _check_chain(stages)
     outputs = _outputs(stages)
-    paths = {name: options(stage["cmd"]) for name, stage in stages.items()}
-    recorded = dict(flatten(_params(stages)))
+    paths = {name: options(stage.cmd) for name, stage in stages.items()}
+    recorded = dict(flatten(_params(stages.values())))
     metrics = _metrics(content_of, paths, outputs)
-    lacking = [name for name in REQUIRED_METRICS if name not in metrics]
-    if lacking:
-        raise ResultsError(f"expected the metric {lacking[0]}, found none: another version of the pipeline made them")
+    _check_whole(recorded, paths, outputs, metrics)
     compared = {key: value for key, value in recorded.items() if key not in ORIGIN}
     return Results(
         params=recorded,
@@ -136,7 +132,7 @@ def read(content_of: Reader) -> Results:
         outputs=outputs,
         paths=paths,
         content=_digest([compared, _decided(outputs, paths)]),
-        tracking=_params({TRACK: tracked}).get("tracking", {}),
+        tracking=tracked.get("tracking", {}),
     )
 
 
@@ -147,9 +143,16 @@ def options(command: str) -> dict[str, str]:
 
 
 def parse_history(content: bytes) -> list[dict[str, float]]:
-    """Read the history.csv of the train stage: one row per epoch."""
-    lines = csv.DictReader(io.StringIO(content.decode()))
-    return [{key: float(value) for key, value in line.items()} for line in lines]
+    """Read the history.csv of the train stage: one row per epoch.
+
+    Raises:
+        ResultsError: it is not what the stage writes.
+    """
+    try:
+        lines = csv.DictReader(io.StringIO(content.decode()))
+        return [{key: float(value) for key, value in line.items()} for line in lines]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ResultsError(f"the history of the training is damaged: {error}") from None
 
 
 def row(content: bytes) -> dict[str, Any]:
@@ -163,13 +166,8 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)  # YAML has dates, which JSON lacks
 
 
-def _params(stages: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for stage in stages.values()
-        for values in stage.get("params", {}).values()
-        for key, value in values.items()
-    }
+def _params(stages: Iterable[Stage]) -> dict[str, Any]:
+    return {key: value for stage in stages for values in stage.params.values() for key, value in values.items()}
 
 
 def _decided(outputs: Mapping[str, str], paths: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -177,23 +175,23 @@ def _decided(outputs: Mapping[str, str], paths: Mapping[str, Mapping[str, str]])
     return {path: digest for path, digest in outputs.items() if path not in timed}
 
 
-def _outputs(stages: Mapping[str, Any]) -> dict[str, str]:
-    return {out["path"]: str(out["md5"]) for stage in stages.values() for out in stage.get("outs", [])}
+def _outputs(stages: Mapping[str, Stage]) -> dict[str, str]:
+    return {out.path: out.md5 for stage in stages.values() for out in stage.outs}
 
 
-def _check_chain(stages: dict[str, Any]) -> None:
+def _check_chain(stages: dict[str, Stage]) -> None:
     """Remove the stages that ran on other outputs or parameters than the recorded ones, such as a previous export.
 
     Raises:
         ResultsError: one of `REQUIRED_STAGES` ran on other outputs.
     """
     outputs = _outputs(stages)
-    params = _params({name: stages[name] for name in REQUIRED_STAGES})
+    params = _params(stages[name] for name in REQUIRED_STAGES)
     for name, stage in list(stages.items()):
-        used = {dep["path"]: dep.get("md5") for dep in stage.get("deps", [])}
+        used = {dep.path: dep.md5 for dep in stage.deps}
         other = [path for path, digest in used.items() if outputs.get(path, digest) != digest]
         if name not in REQUIRED_STAGES:
-            if other or any(params.get(key, value) != value for key, value in _params({name: stage}).items()):
+            if other or any(params.get(key, value) != value for key, value in _params([stage]).items()):
                 del stages[name]
         elif other:
             raise ResultsError(f"stage {name} ran on another {other[0]} than the recorded one")
@@ -210,9 +208,50 @@ def _metrics(content_of: Reader, paths: Mapping[str, Mapping[str, str]], outputs
             except FileNotFoundError:
                 raise ResultsError(f"expected {path}, found none") from None
             if hashlib.md5(content, usedforsecurity=False).hexdigest() != outputs[path]:
-                raise ResultsError(f"{path} is not the file that {LOCK} recorded")
-            found |= row(content)
+                raise ResultsError(f"{path} is not the file that {lock.NAME} recorded")
+            try:
+                found |= row(content)
+            except (ValueError, TypeError, IndexError):
+                raise ResultsError(f"{path} is damaged") from None
     return found
+
+
+def _check_whole(
+    params: Mapping[str, Any],
+    paths: Mapping[str, Mapping[str, str]],
+    outputs: Mapping[str, str],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Raise a ResultsError if a part that all results have is missing, or is of another kind."""
+    options = [(stage, name) for stage, names in REQUIRED_OPTIONS.items() for name in names]
+    lacking = [
+        *(f"the metric {name}" for name in REQUIRED_METRICS if name not in metrics),
+        *(f"the parameter {name}" for name in REQUIRED_PARAMS if name not in params),
+        *(f"--{name} of {stage}" for stage, name in options if name not in paths[stage]),
+    ]
+    lacking = lacking or [data for data in [paths["preprocess"]["out"]] if data not in outputs]
+    if lacking:
+        raise ResultsError(f"expected {lacking[0]}, found none: another version of the pipeline made them")
+    for name, value in metrics.items():
+        expected = _expected(name, value)
+        if expected:
+            raise ResultsError(f"the metric {name}: expected {expected}, found {text_of(value)[:40]}")
+
+
+def _expected(name: str, value: Any) -> str:
+    """Return what a metric should be, if it is something else."""
+    if name in NUMBERS:
+        return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
+    if name.endswith(("/started", "/ended")):
+        return "" if _is_moment(value) else "a date and time with its time zone"
+    return "" if isinstance(value, str | int | float | None) else "a number or text"
+
+
+def _is_moment(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def _digest(parts: Any) -> str:

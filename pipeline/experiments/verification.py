@@ -15,9 +15,10 @@ from ruamel.yaml import YAML
 
 from pipeline import files
 from pipeline.errors import PipelineError
-from pipeline.experiments import results
+from pipeline.experiments import lock, results
+from pipeline.experiments.lock import TRACK
 from pipeline.experiments.repository import Repository, Revision, search_path
-from pipeline.experiments.results import TRACK, Results
+from pipeline.experiments.results import Results
 
 ENVIRONMENT = ("device", "device_name", "threads", "precision", "platform", "python", "torch")
 
@@ -54,7 +55,7 @@ def verify(repository: Repository, revision: Revision) -> Verdict:
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="verify-") as folder:
         clone = _clone(repository, revision, Path(folder))
-        (clone / results.LOCK).unlink()  # so that all stages run
+        (clone / lock.NAME).unlink()  # so that all stages run
         _adapt(clone / record.paths["train"]["params"], repository.root)
         _run(clone, [name for name in record.paths if name != TRACK])
         again = results.read(results.reader(clone))

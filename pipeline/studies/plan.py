@@ -16,7 +16,8 @@ from pipeline.config.schema import Params
 from pipeline.config.section import flatten
 from pipeline.errors import ParamsError, StudyError
 from pipeline.experiments import dependencies
-from pipeline.experiments.results import ORIGIN, TRACK, text_of
+from pipeline.experiments.lock import STAGES, TRACK
+from pipeline.experiments.results import ORIGIN, text_of
 from pipeline.studies.spec import FOLDER, Overrides, Scale, Setting, Study
 
 DATASET, SEED = "data.dataset", "train.seed"
@@ -147,8 +148,7 @@ def code_digest(root: Path, settings: Params) -> str:
     Raises:
         PipelineError: there is no readable dvc.yaml.
     """
-    names = [name for name in dependencies.stages(root) if name != TRACK]
-    return dependencies.digest(root, names, settings)
+    return dependencies.digest(root, [name for name in STAGES if name != TRACK], settings)
 
 
 def decisive(settings: Params) -> dict[str, Any]:

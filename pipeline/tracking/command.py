@@ -5,13 +5,19 @@ from pathlib import Path
 
 from pipeline import stage
 from pipeline.config import loading
+from pipeline.errors import PipelineError
 from pipeline.experiments.repository import Repository
 from pipeline.tracking import promotion, store
 from pipeline.tracking import sync as synchronisation
 
+GIVE_UP = 3
+"""Failed changes in a row after which sync ends: each can take as long as a server's timeout."""
+
 
 def sync(root: Path, revisions: Sequence[str], *, dry_run: bool) -> None:
     """Publish what MLflow lacks and print a line for each change.
+
+    A change that fails does not stop the others; several in a row do, as when the store has gone.
 
     Args:
         root: the repository.
@@ -19,20 +25,33 @@ def sync(root: Path, revisions: Sequence[str], *, dry_run: bool) -> None:
         dry_run: print the changes without making them.
 
     Raises:
-        PipelineError: there is no such revision, or the store cannot be reached.
+        PipelineError: there is no such revision, the store cannot be reached, or changes failed.
     """
     settings = loading.load(root / "params.yaml").tracking.model_dump()
+    failed: list[str] = []
     with Repository(root) as repository:
         found = synchronisation.plan(repository, settings, revisions)
         with stage.bar("publishing", len(found.changes)) as advance:
+            in_a_row = 0
             for change in found.changes:
-                if not dry_run:
-                    synchronisation.apply(repository, settings, change)
+                try:
+                    if not dry_run:
+                        synchronisation.apply(repository, settings, change)
+                except PipelineError as error:
+                    failed.append(f"{change.verb} {change.name}: {error}")
+                    in_a_row += 1
+                    if in_a_row == GIVE_UP:
+                        failed.append(f"{GIVE_UP} changes in a row failed, so the rest was not tried")
+                        break
+                else:
+                    in_a_row = 0
+                    print(f"{'would ' if dry_run else ''}{change.verb} {change.name}", flush=True)
                 advance(1)
-                print(f"{'would ' if dry_run else ''}{change.verb} {change.name}", flush=True)
         where = store.uri(repository.root)
     for reason in found.skipped.values():
         print(f"skipped {reason}")
+    if failed:
+        raise PipelineError("\n".join(failed))
     if not found.changes:
         print(f"nothing to do: {found.unchanged} results have their run in {where}")
 

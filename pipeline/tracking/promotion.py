@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config.schema import ExportParams
 from pipeline.errors import PromotionError
 from pipeline.experiments import statistics
-from pipeline.experiments.comparison import Predictions, parse_predictions
+from pipeline.experiments.predictions import Predictions
 from pipeline.experiments.repository import Repository, Revision
 from pipeline.experiments.results import Results
 from pipeline.tracking import registry, store
@@ -75,9 +75,9 @@ def promote(
         summary = ""
         if champions:
             path = record.paths["evaluate"]["predictions"]
-            predictions = parse_predictions(repository.output(revision, record, path))
+            predictions = Predictions.parse(repository.output(revision, record, path))
             results = {
-                str(version.version): parse_predictions(registry.artifact(client, version, PurePosixPath(path).name))
+                str(version.version): Predictions.parse(registry.artifact(client, version, PurePosixPath(path).name))
                 for version in champions
             }
             summary, objection = non_inferiority(results, predictions, requirements.max_drop)

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config import loading
 from pipeline.errors import PromotionError
-from pipeline.experiments.comparison import Predictions
+from pipeline.experiments.predictions import Predictions
 from pipeline.experiments.repository import Repository
 from pipeline.tracking import promotion, store, sync
 from tests.forge import Forge
