@@ -210,6 +210,7 @@ def test_stages_refuse_to_run_the_code_of_another_workspace(clone, tmp_path):
 
 def test_stages_of_the_users_own_disturb_nothing(clone):
     """Beside ours, in a file of their own under a name of ours, and frozen: all commands say what they said before."""
+    clone("dvc", "repro")
     clone.commit("Results")
 
     def said() -> list[str]:

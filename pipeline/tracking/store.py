@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import filelock
 
 from pipeline.errors import TrackingError
+from pipeline.tracking import location
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -57,16 +58,25 @@ def client(root: Path) -> "MlflowClient":
     """
     load()
     if (address := uri(root)).startswith(SQLITE):
-        with closing(sqlite3.connect(address.removeprefix(SQLITE).partition("?")[0], timeout=60)) as database:
-            database.execute("PRAGMA schema_version")
+        with closing(sqlite3.connect(address.removeprefix(SQLITE).partition("?")[0], timeout=60)) as opened:
+            opened.execute("PRAGMA schema_version")
     import mlflow
 
     mlflow.set_tracking_uri(uri(root))
     # Concurrent processes would race in the schema migration of a new database.
     with filelock.FileLock(root / LOCK):
+        known = location.follow(database, root / ARTIFACTS) if (database := _database(root)) else True
         connected = mlflow.MlflowClient(uri(root))
         connected.search_experiments(max_results=1)
+        if database and not known:
+            location.follow(database, root / ARTIFACTS)
     return connected
+
+
+def _database(root: Path) -> Path | None:
+    """Return the file of the default store, whose artifacts lie beside it; None for all others."""
+    address = uri(root).partition("?")[0]
+    return root / DATABASE if address == f"{SQLITE}{root / DATABASE}" else None
 
 
 def experiment(root: Path, name: str) -> tuple["MlflowClient", str]:
@@ -81,8 +91,8 @@ def experiment(root: Path, name: str) -> tuple["MlflowClient", str]:
         if found:
             return connected, found.experiment_id
         remote = uri(root).startswith(("http://", "https://", "databricks"))  # the server chooses the location
-        location = None if remote else (root / ARTIFACTS / name).as_uri()
-        return connected, connected.create_experiment(name, location, {"mlflow.experimentKind": KIND})
+        where = None if remote else (root / ARTIFACTS / name).as_uri()
+        return connected, connected.create_experiment(name, where, {"mlflow.experimentKind": KIND})
 
 
 def limit_waiting() -> None:
