@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def as_if_new(monkeypatch):
-    """A function after which this process is as one that has just begun: MLflow keeps the address of the last store."""
+    """A function that makes this process as one that has just begun: MLflow keeps the address of the last store."""
     return lambda: monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
