@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.experiments.results import ORIGIN, Results
 
 SEED = "train.seed"
-UNCOMPARED = {SEED, "train.diagnostics", *ORIGIN}
-"""Parameters that do not separate rows: the seed, the source of the data, and diagnostics, which change no result."""
+UNCOMPARED = {SEED, "train.diagnostics", "data.sha256", *ORIGIN}
+"""Parameters that do not separate rows: the seed, diagnostics, which change no result, and where the data is from."""
 
 
 def configuration(record: Results) -> dict[str, Any]:

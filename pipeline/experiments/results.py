@@ -32,7 +32,8 @@ REQUIRED_METRICS = (
     "evaluate/ended",
 )
 REQUIRED_PARAMS = ("model.arch", "train.seed")
-REQUIRED_OPTIONS = {"preprocess": ("out",), "train": ("params", "history"), "evaluate": ("predictions", "card")}
+REQUIRED_OPTIONS = {"preprocess": ("out",), "train": ("params", "out", "history"), "evaluate": ("predictions", "card")}
+REQUIRED_OUTPUTS = (("preprocess", "out"), ("train", "out"), ("evaluate", "predictions"))
 NUMBERS = frozenset((*HEADLINE, "test/accuracy_low", "test/accuracy_high", "train/epochs"))
 
 ORIGIN = ("data.archive", "data.cifar10.urls")
@@ -229,7 +230,7 @@ def _check_whole(
         *(f"the parameter {name}" for name in REQUIRED_PARAMS if name not in params),
         *(f"--{name} of {stage}" for stage, name in options if name not in paths[stage]),
     ]
-    lacking = lacking or [data for data in [paths["preprocess"]["out"]] if data not in outputs]
+    lacking = lacking or [path for stage, name in REQUIRED_OUTPUTS if (path := paths[stage][name]) not in outputs]
     if lacking:
         raise ResultsError(f"expected {lacking[0]}, found none: another version of the pipeline made them")
     for name, value in metrics.items():

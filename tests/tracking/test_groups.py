@@ -91,7 +91,7 @@ def test_other_parameters_are_another_configuration_named_by_what_differs(tmp_pa
     baseline = git("rev-parse", "HEAD")
     seed(0, baseline=baseline)
     seed(1, baseline=baseline, name="t", **changed)
-    seed(2, baseline=baseline, name="u", **changed, inspect__seed=7)  # which separates no rows
+    seed(2, baseline=baseline, name="u", **changed, inspect__seed=7, data__sha256="a" * 64)  # which separate no rows
     named = {run.info.run_name: run.data.metrics["n"] for run in parents(tmp_path)}
     assert named == {"cnn": 1, "cnn widths=[4, 4] activation=tanh": 2}
 
