@@ -2,6 +2,9 @@
 
 import contextlib
 import csv
+import errno
+import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -16,23 +19,51 @@ from typing import Any
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there if the block succeeds, else remove it.
 
-    The content is synced to disk before the rename, so neither a crash nor a power failure leaves an incomplete file
-    under the final name.
+    Content and folder are synced to disk, so neither a crash nor a power failure leaves an incomplete file under the
+    final name, or loses one that was there. What a killed process has left is removed by the next one.
+
+    Raises:
+        OSError: the file cannot be written; it names `path`, whatever the block said.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp creates files that only their owner can read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp creates files that only their owner can read
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            os.close(handle)
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of `atomic` for this path whose processes, which would lock them, are gone."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -61,9 +61,8 @@ def guard(app: Callable[[], Any]) -> None:
     except PipelineError as error:
         message = str(error)
     except OSError as error:
-        if error.filename is None:
-            raise
-        message = f"{error.filename}: {error.strerror}"
+        where = f"{error.filename}: " if error.filename else ""
+        message = " ".join(f"{where}{error.strerror or error}".split())
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("pipeline", "stages"):
             raise

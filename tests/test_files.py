@@ -1,12 +1,16 @@
 """Files are whole or absent, JSON has no NaN, and one hash stands for several files."""
 
 import csv
+import errno
 import os
+import shutil
 import stat
+from pathlib import Path
 
 import pytest
 
 from pipeline import files
+from tests.conftest import start_python
 
 
 def test_a_block_that_succeeds_replaces_the_file(tmp_path):
@@ -36,6 +40,66 @@ def test_a_block_that_fails_leaves_the_old_file_and_no_litter(tmp_path, before, 
     with pytest.raises(failure):
         write_half()
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == ([] if before is None else [before])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("344 requested and 100 written"),  # as numpy says it
+    ],
+    ids=["without a name", "without a number"],
+)
+def test_a_file_that_cannot_be_written_is_named(tmp_path, failure):
+    """By its final name, whatever the writer says, and writers name temporary files or none."""
+
+    def write():
+        with files.atomic(tmp_path / "out.bin"):
+            raise failure
+
+    with pytest.raises(OSError, match=r"No space|344 requested") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "out.bin")
+    assert caught.value.errno in (errno.ENOSPC, errno.EIO)
+
+
+def test_a_missing_source_keeps_its_own_name(tmp_path):
+    """It is not the file that is written."""
+
+    def write():
+        with files.atomic(tmp_path / "out.bin") as temporary:
+            shutil.copyfile(tmp_path / "source", temporary)
+
+    with pytest.raises(FileNotFoundError) as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "source")
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    """Not what another process is writing at the moment, and no file with a similar name."""
+    code = """
+import os, sys
+from pathlib import Path
+from pipeline import files
+with files.atomic(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"half")
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+    path = tmp_path / "out[1].bin"
+    environment = dict(os.environ)
+    killed, writing = (start_python(code, str(path), environment=environment) for _ in range(2))
+    left, live = (Path(process.stdout.readline().strip()) for process in (killed, writing))
+    killed.kill()
+    killed.communicate()
+    other = tmp_path / ".out1.bin.x"
+    other.touch()
+    files.write_bytes(path, b"whole")
+    assert set(tmp_path.iterdir()) == {path, live, other}
+    writing.communicate()
+    assert path.read_bytes() == b"half"
+    assert left not in set(tmp_path.iterdir())
+    assert set(tmp_path.iterdir()) == {path, other}
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])

@@ -1,5 +1,6 @@
 """How commands end on errors that a user can cause."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -29,6 +30,26 @@ def test_out_of_gpu_memory_is_one_line(capsys):
         "error: out of GPU memory: Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.02 "
         "GiB is free; lower train.batch_size, or evaluate.batch_size after train\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError("344 requested\nand 100 written"), "344 requested and 100 written"),
+    ],
+    ids=["named", "unnamed", "unnumbered"],
+)
+def test_an_error_of_the_machine_is_one_line(capsys, error, said):
+    """With the file, where the error has one."""
+
+    def failing() -> None:
+        raise error
+
+    with pytest.raises(SystemExit):
+        stage.guard(failing)
+    assert capsys.readouterr().err == f"error: {said}\n"
 
 
 def test_another_runtime_error_is_a_fault_of_the_program():

@@ -74,9 +74,8 @@ class TrainingState:
                     tensors[f"optimizer/{index}/{key}"] = value
         tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
         said = json.dumps(progress)
-        with files.atomic(self.path) as temporary:
-            metadata = {"progress": said, "sha256": _digest(tensors, said)}
-            safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        metadata = {"progress": said, "sha256": _digest(tensors, said)}
+        files.write_bytes(self.path, safetensors.torch.save(tensors, metadata))
         self.saved_at = time.monotonic()
         self.took = self.saved_at - started
 
@@ -109,9 +108,7 @@ class TrainingState:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": saved})
         except (safetensors.SafetensorError, LookupError, ValueError, RuntimeError, TypeError) as error:
             reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{self.path}: not a training state that fits ({reason}); delete this file"
-            ) from None
+            raise CheckpointError(f"{self.path}: not a training state that fits ({reason})") from None
         return progress
 
     def remove(self) -> None:

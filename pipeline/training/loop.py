@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pipeline.config.schema import ModelParams, Params, TrainParams
 from pipeline.data import augment
 from pipeline.data.dataset import Dataset, Split
 from pipeline.data.loader import TrainLoader, batches
-from pipeline.errors import TrainingError
+from pipeline.errors import CheckpointError, TrainingError
 from pipeline.hardware import device
 from pipeline.models.common import cost, numerics
 from pipeline.models.common.build import build, fit
@@ -94,11 +95,14 @@ def train(
         TrainingError: the loss or a weight is not finite; what `state` holds is from before that epoch.
     """
     step, average = set_up(params, data)
+    try:
+        progress = _restored(state, step, average)
+    except CheckpointError as error:
+        print(f"warning: {error}; training from the start", file=sys.stderr)
+        state.remove()
+        step, average = set_up(params, data)  # a part of the state may have been loaded
+        progress = Progress()
     loader = step.loader
-    modules = {"model": step.model} | ({"average": average.model} if average else {})
-    tensors = {"losses": loader.losses}
-    saved = state.restore(modules, step.optimizer, tensors)
-    progress = Progress(**saved) if saved else Progress()
     batch = probe.fixed_batch(loader) if params.train.diagnostics else None
     if batch and not progress.layers:
         _look(step, batch, progress)
@@ -121,10 +125,19 @@ def train(
         if batch:
             _look(step, batch, progress)
         if state.due():
-            state.save(modules, step.optimizer, vars(progress), tensors)
+            state.save(_modules(step, average), step.optimizer, vars(progress), {"losses": loader.losses})
         for listener in listeners:
             listener(progress.history[-1])
     return Result(chosen.eval(), progress)
+
+
+def _restored(state: TrainingState, step: Stepper, average: MovingAverage | None) -> Progress:
+    saved = state.restore(_modules(step, average), step.optimizer, {"losses": step.loader.losses})
+    return Progress(**saved) if saved else Progress()
+
+
+def _modules(step: Stepper, average: MovingAverage | None) -> dict[str, nn.Module]:
+    return {"model": step.model} | ({"average": average.model} if average else {})
 
 
 def set_up(params: Params, data: Dataset) -> tuple[Stepper, MovingAverage | None]:

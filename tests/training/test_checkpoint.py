@@ -252,7 +252,7 @@ def test_a_damaged_state_is_refused(small_params, tmp_path, damage):
     with pytest.raises(CheckpointError) as caught:
         state.restore({"model": model}, optimizer, {})
     assert str(caught.value).startswith(f"{state.path}: not a training state that fits (")
-    assert str(caught.value).endswith("delete this file")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_the_state_of_another_network_is_refused(small_params, tmp_path):

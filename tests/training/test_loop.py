@@ -119,6 +119,26 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(small_p
     assert [row["epoch"] for row in seen] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("damage", ["cut", "another network's"])
+def test_a_state_that_cannot_be_restored_costs_its_epochs_and_no_more(small_params, data, tmp_path, capsys, damage):
+    """The training begins anew, says so, and ends as if there had been no state."""
+    params = small_params({"train.ema": 0.9})
+    whole = run(params, data, tmp_path / "whole")
+    source = small_params({"model.cnn.widths": [8, 17], "train.ema": 0.9}) if damage != "cut" else params
+    with pytest.raises(KilledError):
+        run(source, data, tmp_path / "damaged", [kill_after(1)])
+    (path,) = (tmp_path / "damaged").rglob("*.safetensors")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    seen = []
+    again = run(params, data, tmp_path / "damaged", [seen.append])
+    assert digest(again.model) == digest(whole.model)
+    assert [row["epoch"] for row in seen] == [1, 2]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {path}: not a training state that fits (")
+    assert line.endswith("; training from the start")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("arch", architectures.NAMES)
 def test_on_a_gpu_too_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(

@@ -41,8 +41,7 @@ class Saved:
 def save_model(folder: Path, model: nn.Module, params: ModelParams, metadata: Metadata) -> None:
     """Write a network's weights and everything needed to build it again without the project's params.yaml."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with files.atomic(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
+    files.write_bytes(folder / WEIGHTS, safetensors.torch.save(tensors))
     sidecar = {
         "arch": params.arch,
         "params": params.section.model_dump(mode="json"),
