@@ -51,6 +51,9 @@ lint: $(INSTALLED) ## check style, types and which package imports which
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+torture: $(INSTALLED) ## let every system call of every stage fail once, or kill the stage there: hours; needs strace
+	$(BIN)/python -m pytest -m torture
+
 gpu-check: $(INSTALLED) ## check a CUDA GPU: its tests, the demo, presets against their peers; ARCHIVE=FILE takes other images
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
 		{ echo "error: PyTorch finds no CUDA GPU; expected one, see nvidia-smi"; exit 1; }
@@ -66,4 +69,4 @@ lock: $(INSTALLED) ## pin the installed package versions in constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 	@touch $(INSTALLED)
 
-.PHONY: help install demo test test-fast lint gpu-check ui lock
+.PHONY: help install demo test test-fast lint torture gpu-check ui lock

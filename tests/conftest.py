@@ -44,8 +44,11 @@ SMALL = {
 }
 
 
-def pytest_collection_modifyitems(items):
-    """Start with the modules that may take longest, so that no test process is left alone with one at the end."""
+def pytest_collection_modifyitems(config, items):
+    """Leave out what takes hours, and start with what may take longest, so that no test process has it at the end."""
+    if "torture" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("torture")])
+        items[:] = [item for item in items if not item.get_closest_marker("torture")]
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
