@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CONFIGURATION_TAG = "configuration"
 """Tag of a child: the hash of all that separates rows of the leaderboard."""
 
+SECTIONS = ("model", "optimizer", "train", "augment", "data")
+"""The sections of params.yaml in the order in which a configuration's name has what differs."""
+
 KIND_TAG, KIND = "kind", "configuration"
 """Tag of a parent, by which the runs table shows parents only."""
 
@@ -81,11 +84,18 @@ def _create(
     from mlflow.entities import Param
 
     decisive = configuration(record)
-    named = {key: value for key, value in differing.items() if key in decisive and key != "model.arch"}
+    shown = [key for key in differing if key in decisive and key != "model.arch"]
+    named = {key: differing[key] for key in sorted(shown, key=_rank)}
     name = " ".join([record.arch, *map("=".join, zip(short_names(tuple(named)), named.values(), strict=True))])
     tags = {KIND_TAG: KIND, PARENT_OF_TAG: shared, "dataset": str(record.metrics["data/name"])}
     run = client.create_run(experiment, start_time=runs.milliseconds(record.started), tags=tags, run_name=name[:250])
     client.log_batch(run.info.run_id, params=[Param(key, text_of(value)) for key, value in decisive.items()])
+
+
+def _rank(key: str) -> int:
+    """Return the place of a parameter in a name: the network first, as tables cut names off."""
+    section = key.partition(".")[0]
+    return SECTIONS.index(section) if section in SECTIONS else len(SECTIONS)
 
 
 def leave(root: Path, client: "MlflowClient", run: "Run") -> None:

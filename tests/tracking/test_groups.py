@@ -77,7 +77,7 @@ def test_no_run_lists_more_than_twenty_metrics(tmp_path, publish, record):
 
 
 def test_other_parameters_are_another_configuration_named_by_what_differs(tmp_path, seed):
-    """From params.yaml of the commit that the experiment started from; the seed does not belong to a name."""
+    """From params.yaml of the commit that the experiment started from, the network first; not by the seed."""
 
     def git(*arguments: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -87,13 +87,13 @@ def test_other_parameters_are_another_configuration_named_by_what_differs(tmp_pa
     git("init", "-q")
     git("add", "params.yaml")
     git("commit", "-qm", "x")
-    changed = {"model__cnn__activation": "tanh", "model__cnn__widths": [4, 4]}
+    changed = {"augment__flip": "none", "model__cnn__activation": "tanh", "model__cnn__widths": [4, 4]}
     baseline = git("rev-parse", "HEAD")
     seed(0, baseline=baseline)
     seed(1, baseline=baseline, name="t", **changed)
     seed(2, baseline=baseline, name="u", **changed, inspect__seed=7, data__sha256="a" * 64)  # which separate no rows
     named = {run.info.run_name: run.data.metrics["n"] for run in parents(tmp_path)}
-    assert named == {"cnn": 1, "cnn widths=[4, 4] activation=tanh": 2}
+    assert named == {"cnn": 1, "cnn widths=[4, 4] activation=tanh flip=none": 2}
 
 
 def test_a_result_published_twice_or_replaced_counts_once(tmp_path, seed):
