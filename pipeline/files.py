@@ -32,7 +32,8 @@ def atomic(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # some network file systems have no locks: nothing is removed there
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield temporary
             umask = os.umask(0)
             os.umask(umask)
@@ -52,7 +53,7 @@ def atomic(path: Path) -> Iterator[Path]:
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files of `atomic` for this path whose processes, which would lock them, are gone."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), left.open("rb") as file:
+        with contextlib.suppress(OSError), left.open("rb") as file:  # it is locked, or gone by now
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
 
@@ -62,6 +63,9 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do this
+            raise
     finally:
         os.close(handle)
 
