@@ -87,7 +87,7 @@ def reads(tmp_path_factory) -> dict[str, set[str]]:
         {"model.arch": "resnet", "model.resnet.depth": 8, "model.resnet.width": 4, "data.dataset": "cifar10"},
         {"model.arch": "speednet", "model.speednet.widths": [4], "train.hardest": 0.5, "train.resolutions": [16]},
         {"model.arch": "vit", "model.vit.patch": 16, "model.vit.depth": 1, "optimizer.name": "sgd"},
-        {"model.arch": "torchvision", "model.torchvision.name": "mobilenet_v3_small"},
+        {"model.arch": "torchvision", "model.torchvision.name": "squeezenet1_1"},
     )
     archive = None
     for number, changes in enumerate(variants):
