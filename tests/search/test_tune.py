@@ -23,7 +23,7 @@ from pipeline.tracking.studies import StudyRun
 from tests.clone import Clone, ran
 
 # Long enough to be interrupted or given up before it ends, whatever the machine.
-EPOCHS = 300
+EPOCHS = 1000
 # What a network this small learns something from, and nothing at a rate of 1e-9.
 LEARNING = {
     "optimizer.name": "sgd",
