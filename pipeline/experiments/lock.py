@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -30,8 +30,6 @@ class Output(BaseModel):
 
 class Stage(BaseModel):
     """What DVC recorded of a stage: its command, and the parameters by file."""
-
-    model_config = ConfigDict(extra="ignore")
 
     cmd: str
     deps: list[Dependency] = []

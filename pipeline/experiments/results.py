@@ -224,11 +224,11 @@ def _check_whole(
     metrics: Mapping[str, Any],
 ) -> None:
     """Raise a ResultsError if a part that all results have is missing, or is of another kind."""
-    options = [(stage, name) for stage, names in REQUIRED_OPTIONS.items() for name in names]
+    required = [(stage, name) for stage, names in REQUIRED_OPTIONS.items() for name in names]
     lacking = [
         *(f"the metric {name}" for name in REQUIRED_METRICS if name not in metrics),
         *(f"the parameter {name}" for name in REQUIRED_PARAMS if name not in params),
-        *(f"--{name} of {stage}" for stage, name in options if name not in paths[stage]),
+        *(f"--{name} of {stage}" for stage, name in required if name not in paths[stage]),
     ]
     lacking = lacking or [path for stage, name in REQUIRED_OUTPUTS if (path := paths[stage][name]) not in outputs]
     if lacking:

@@ -23,14 +23,14 @@ DEFAULT = 0
 """The id of MLflow's own experiment."""
 
 
-def follow(database: Path, artifacts: Path) -> bool:
-    """Let a store's artifacts have the addresses of the folder in which they are; return whether there is a store.
+def follow(database: Path, artifacts: Path) -> None:
+    """Let a store's artifacts have the addresses of the folder in which they are.
 
     Experiments with artifacts in folders of other names keep them: a user has chosen these. MLflow's own experiment
     "Default" gets a folder, too: otherwise it has one in the folder in which the store happened to be created.
 
     Args:
-        database: MLflow's sqlite database.
+        database: MLflow's sqlite database, with its tables.
         artifacts: the folder beside it, in which `store.experiment` puts an experiment's artifacts.
 
     Raises:
@@ -38,8 +38,6 @@ def follow(database: Path, artifacts: Path) -> bool:
     """
     with closing(sqlite3.connect(database, timeout=60)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "experiments" not in tables:
-            return False
         located = dict(connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall())
         marked = [str(address).rpartition(f"/{artifacts.name}/") for address in located.values()]
         former = {f"{before}/{artifacts.name}" for before, mark, _ in marked if mark and before.startswith("file://")}
@@ -52,7 +50,6 @@ def follow(database: Path, artifacts: Path) -> bool:
             if DEFAULT in located and f"/{artifacts.name}/" not in str(located[DEFAULT]):
                 own = (f"{artifacts.as_uri()}/{DEFAULT}", DEFAULT)
                 connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", own)
-    return True
 
 
 def _is(address: str, folder: Path) -> bool:

@@ -65,10 +65,9 @@ def client(root: Path) -> "MlflowClient":
     mlflow.set_tracking_uri(uri(root))
     # Concurrent processes would race in the schema migration of a new database.
     with filelock.FileLock(root / LOCK):
-        known = location.follow(database, root / ARTIFACTS) if (database := _database(root)) else True
         connected = mlflow.MlflowClient(uri(root))
         connected.search_experiments(max_results=1)
-        if database and not known:
+        if database := _database(root):
             location.follow(database, root / ARTIFACTS)
     return connected
 

@@ -29,7 +29,7 @@ def moved(tmp_path, empty_store, capsys, as_if_new) -> Path:
     shutil.copyfile(empty_store, forge.folder / empty_store.name)
     for number, name in enumerate(("one", "two")):
         predicted = forge.right(range(100 + number))
-        forge.experiment(name, predicted=predicted, outputs={"export/model.onnx": exported() + bytes(0)})
+        forge.experiment(name, predicted=predicted, outputs={"export/model.onnx": exported()})
     command.sync(forge.folder, (), dry_run=False)
     command.promote(forge.folder, "one", "champion", force=True)
     capsys.readouterr()
